@@ -1,0 +1,55 @@
+// Command weighbridge is a signed-weight inference gateway: it signs and verifies model weights, decides which release
+// each channel may serve, and serves nothing else.
+//
+// The one rule: a command reports through its error alone. Exit status 0 is done or verified, 1 is refused
+// (verification, policy or access said no), 2 is could not run; see [refused].
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/backends/process"
+)
+
+func main() {
+	process.Hook() // becomes the sandboxed child, if that is what this process was started for
+	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// streams are a command's standard input, output and error.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run executes one command line and returns the exit status.
+func run(args []string, s streams) int {
+	root := newRootCmd(s)
+	root.SetArgs(args)
+	return report(s.err, root.Execute())
+}
+
+func newRootCmd(s streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weighbridge",
+		Short: "Serve only model weights that a signed release approved",
+		Long: `Weighbridge authenticates callers with SPIFFE mTLS, loads only weights whose signatures
+and digests match the approved release, and forwards requests to local runtimes.
+
+Exit status: 0 done or verified, 1 refused, 2 could not run.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.AddCommand(
+		newVersionCmd(s),
+	)
+	return root
+}
