@@ -1,0 +1,208 @@
+package statement
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// The bundle as it stands on the wire (sigstore protobuf-specs, sigstore_bundle.proto). It is decoded by hand-written
+// shapes and not by protojson, which would take two spellings of each name and knows no publicKey.rawBytes.
+type wireBundle struct {
+	MediaType            string       `json:"mediaType"`
+	VerificationMaterial wireMaterial `json:"verificationMaterial"`
+	Envelope             *struct {
+		Payload     []byte          `json:"payload"`
+		PayloadType string          `json:"payloadType"`
+		Signatures  []wireSignature `json:"signatures"`
+	} `json:"dsseEnvelope"`
+}
+
+type wireSignature struct {
+	Sig   []byte  `json:"sig"`
+	KeyID *string `json:"keyid"` // informational in DSSE; absent, "" and null are all seen
+}
+
+type wireMaterial struct {
+	PublicKey   *wirePublicKey `json:"publicKey"`
+	Chain       *wireChain     `json:"x509CertificateChain"`
+	Certificate *wireRaw       `json:"certificate"`
+	// Log entries are no evidence for a key or a chain: they are neither trusted nor refused.
+	TlogEntries []jsontext.Value `json:"tlogEntries"`
+	Timestamps  *struct {
+		RFC3161 []struct {
+			SignedTimestamp []byte `json:"signedTimestamp"`
+		} `json:"rfc3161Timestamps"`
+	} `json:"timestampVerificationData"`
+}
+
+type wirePublicKey struct {
+	Hint       string         `json:"hint"`
+	RawBytes   []byte         `json:"rawBytes"`   // bundles of model_signing before 1.0
+	KeyDetails jsontext.Value `json:"keyDetails"` // says nothing that the key itself does not say
+}
+
+type wireChain struct {
+	Certificates []wireRaw `json:"certificates"`
+}
+
+type wireRaw struct {
+	RawBytes []byte `json:"rawBytes"`
+}
+
+type wireStatement struct {
+	Type    string `json:"_type"`
+	Subject []struct {
+		Name   string            `json:"name"`
+		Digest map[string]string `json:"digest"`
+	} `json:"subject"`
+	PredicateType string         `json:"predicateType"`
+	Predicate     jsontext.Value `json:"predicate"`
+}
+
+// strict is how all JSON of this package is read: duplicate names, unknown names, another case of a name and invalid
+// UTF-8 are all errors.
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false))
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, args...))
+}
+
+// Parse reads one bundle. Whatever it accepts has one meaning: one signer, one signature, one subject, no name twice.
+func Parse(bundle []byte) (*Signed, error) {
+	if len(bundle) > MaxBundle {
+		return nil, malformed("bundle of %d bytes is longer than %d", len(bundle), MaxBundle)
+	}
+	var w wireBundle
+	if err := json.Unmarshal(bundle, &w, strict); err != nil {
+		return nil, malformed("read bundle: %w", err)
+	}
+	if w.MediaType != MediaType {
+		return nil, malformed("mediaType is %q, want %q", w.MediaType, MediaType)
+	}
+	s := &Signed{}
+	if err := s.setMaterial(&w.VerificationMaterial); err != nil {
+		return nil, err
+	}
+	e := w.Envelope
+	switch {
+	case e == nil:
+		return nil, malformed("dsseEnvelope is missing")
+	case e.PayloadType != PayloadType:
+		return nil, malformed("payloadType is %q, want %q", e.PayloadType, PayloadType)
+	case len(e.Signatures) != 1:
+		// Sigstore bundles hold exactly one: with two, verifiers disagree on which one counts.
+		return nil, malformed("envelope holds %d signatures, want exactly 1", len(e.Signatures))
+	case len(e.Signatures[0].Sig) == 0:
+		return nil, malformed("the signature is empty")
+	}
+	s.payload, s.signature = e.Payload, e.Signatures[0].Sig
+	if err := s.setStatement(); err != nil {
+		return nil, err
+	}
+	line := jsontext.Value(bytes.Clone(bundle))
+	if err := line.Compact(); err != nil {
+		return nil, malformed("compact bundle: %w", err)
+	}
+	s.line = append(line, '\n')
+	return s, nil
+}
+
+// ParseLines reads bundles as JSON Lines, the form of a statement with several signers; a file that holds one bundle
+// over several lines is accepted too.
+func ParseLines(data []byte) ([]*Signed, error) {
+	if len(data) > MaxBundle {
+		return nil, malformed("file of %d bytes is longer than %d", len(data), MaxBundle)
+	}
+	var all []*Signed
+	dec := jsontext.NewDecoder(bytes.NewReader(data))
+	for {
+		value, err := dec.ReadValue()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, malformed("bundle %d: %w", len(all)+1, err)
+		}
+		if len(all) == MaxLines {
+			return nil, malformed("more than %d bundles", MaxLines)
+		}
+		s, err := Parse(value)
+		if err != nil {
+			return nil, fmt.Errorf("bundle %d: %w", len(all)+1, err)
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		return nil, malformed("no bundle in it")
+	}
+	return all, nil
+}
+
+// setMaterial takes the one signer that the bundle names; the field is a oneof.
+func (s *Signed) setMaterial(m *wireMaterial) error {
+	var chain []wireRaw
+	named := 0
+	if m.PublicKey != nil {
+		named++
+		s.material, s.hint, s.rawKey = MaterialKey, m.PublicKey.Hint, m.PublicKey.RawBytes
+	}
+	if m.Chain != nil {
+		named++
+		s.material, chain = MaterialChain, m.Chain.Certificates
+	}
+	if m.Certificate != nil {
+		named++
+		s.material, chain = MaterialCertificate, []wireRaw{*m.Certificate}
+	}
+	if named != 1 {
+		return malformed("verificationMaterial names %d signers, want exactly one of publicKey, x509CertificateChain and certificate", named)
+	}
+	if s.material != MaterialKey && (len(chain) == 0 || len(chain) > MaxCertificates) {
+		return malformed("the chain has %d certificates, want 1 to %d", len(chain), MaxCertificates)
+	}
+	for i, raw := range chain {
+		c, err := x509.ParseCertificate(raw.RawBytes)
+		if err != nil {
+			return malformed("certificate %d: %w", i, err)
+		}
+		s.certificates = append(s.certificates, c)
+	}
+	if m.Timestamps != nil {
+		if len(m.Timestamps.RFC3161) > MaxTimestamps {
+			return malformed("more than %d timestamps", MaxTimestamps)
+		}
+		for _, t := range m.Timestamps.RFC3161 {
+			s.timestamps = append(s.timestamps, t.SignedTimestamp)
+		}
+	}
+	return nil
+}
+
+// setStatement reads the in-toto Statement v1 in the payload.
+func (s *Signed) setStatement() error {
+	var w wireStatement
+	if err := json.Unmarshal(s.payload, &w, strict); err != nil {
+		return malformed("read payload: %w", err)
+	}
+	switch {
+	case w.Type != StatementType:
+		return malformed("_type is %q, want %q", w.Type, StatementType)
+	case len(w.Subject) != 1:
+		return malformed("%d subjects, want exactly 1", len(w.Subject))
+	case len(w.Subject[0].Digest) != 1 || !isSHA256(w.Subject[0].Digest["sha256"]):
+		return malformed("the subject's digest is not one sha256 of 64 lower-case hex digits")
+	case w.PredicateType == "":
+		return malformed("predicateType is missing")
+	case w.Predicate.Kind() != jsontext.KindBeginObject:
+		return malformed("predicate is not an object")
+	}
+	s.subjectName, s.subjectSHA256 = w.Subject[0].Name, w.Subject[0].Digest["sha256"]
+	s.predicateType, s.predicate = w.PredicateType, w.Predicate
+	return nil
+}

@@ -1,0 +1,108 @@
+package statement
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	"github.com/sigstore/sigstore/pkg/signature"
+)
+
+// VerifyKey returns nil if pub, and the key that the bundle names if it names one, signed exactly this payload. A
+// statement that was signed under a certificate is refused: its identity is not a bare key.
+func (s *Signed) VerifyKey(pub crypto.PublicKey) error {
+	if s.material != MaterialKey {
+		return fmt.Errorf("%w: signed under a certificate, not by a bare key", ErrSignature)
+	}
+	if err := s.checkHint(pub); err != nil {
+		return err
+	}
+	return s.verify(pub)
+}
+
+func (s *Signed) verify(pub crypto.PublicKey) error {
+	hash, err := hashFor(pub)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	v, err := signature.LoadVerifier(pub, hash)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	// DSSE section 2: the signature is over the pre-authentication encoding of type and payload.
+	signed := dsse.PAE(PayloadType, s.payload)
+	if err := v.VerifySignature(bytes.NewReader(s.signature), bytes.NewReader(signed)); err != nil {
+		return ErrSignature // the library's text ("invalid signature when validating ASN.1…") adds nothing
+	}
+	return nil
+}
+
+// VerifyChain returns nil if the statement was signed by a leaf that chains to one of the trusted certificates and
+// was fit to sign at the given time. Self-signed trusted certificates are the roots; others only help to build the
+// chain, so trusting an intermediate alone trusts nothing.
+func (s *Signed) VerifyChain(trusted []*x509.Certificate, at time.Time) error {
+	if len(s.certificates) == 0 {
+		return fmt.Errorf("%w: signed by a bare key, not under a certificate", ErrSignature)
+	}
+	if at.IsZero() {
+		return errors.New("verify chain: no time to verify it at")
+	}
+	leaf := s.certificates[0]
+	if err := CheckLeaf(leaf); err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	roots, helpers := x509.NewCertPool(), x509.NewCertPool()
+	anchors := 0
+	for _, c := range trusted {
+		if selfSigned(c) {
+			roots.AddCert(c)
+			anchors++
+		} else {
+			helpers.AddCert(c)
+		}
+	}
+	if anchors == 0 {
+		return fmt.Errorf("%w: none of the %d trusted certificates is a self-signed root", ErrSignature, len(trusted))
+	}
+	for _, c := range s.certificates[1:] {
+		helpers.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: helpers,
+		CurrentTime:   at,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	return s.verify(leaf.PublicKey)
+}
+
+// CheckLeaf returns nil if the certificate may sign at all (OMS v1.0 section 8.2): not a CA, for digital signatures,
+// for code signing by name. What crypto/x509 lets pass when it is absent must be present here.
+func CheckLeaf(leaf *x509.Certificate) error {
+	var errs []error
+	if leaf.IsCA {
+		errs = append(errs, errors.New("the leaf is a CA certificate"))
+	}
+	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		errs = append(errs, errors.New("the leaf's key usage lacks digitalSignature"))
+	}
+	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageCodeSigning) {
+		errs = append(errs, errors.New("the leaf's extended key usage lacks codeSigning"))
+	}
+	if _, err := hashFor(leaf.PublicKey); err != nil {
+		errs = append(errs, fmt.Errorf("the leaf's key: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+func selfSigned(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}
