@@ -1,0 +1,141 @@
+// Package backends says what a model server must do to be served by the gateway.
+//
+// The one rule: a runtime gets its weights from a [*seal.Weights] and from nowhere else. There is no way to name a
+// file, a directory or a registry here, so that whatever answers a request was verified byte for byte.
+package backends
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weighbridge/weighbridge/verifier/seal"
+)
+
+// Errors of a [Backend]. Callers branch on them with [errors.Is].
+var (
+	// ErrNotRunning means the backend was not started or was stopped. Start another one.
+	ErrNotRunning = errors.New("runtime is not running")
+
+	// ErrStarted means Start was called before. A backend starts once: make a new one.
+	ErrStarted = errors.New("runtime was started before")
+
+	// ErrFailed means the runtime could not be started, or died more often than it may be restarted. The backend stays
+	// failed: make a new one from the same weights. [Status] says why.
+	ErrFailed = errors.New("runtime failed")
+
+	// ErrInterrupted means the runtime died or was stopped while it answered. What was emitted so far is incomplete;
+	// the same request may be sent again.
+	ErrInterrupted = errors.New("runtime was interrupted")
+
+	// ErrInvalidRequest means that the request can't be answered by this model, whoever asks: it is longer than the
+	// context, say. The error's whole text is written for the caller and holds nothing of the runtime's own.
+	ErrInvalidRequest = errors.New("invalid request")
+)
+
+// A Backend runs one model server, from sealed weights only, for one life: it is started once and stopped once.
+//
+// Its methods may be called concurrently, from any state:
+//
+//	            Start            Chat                        Stop
+//	none        starts, waits    ErrNotRunning               then stopped
+//	loading     ErrStarted       waits                       aborts the start
+//	ready       ErrStarted       forwards                    interrupts requests, stops
+//	restarting  ErrStarted       waits                       gives the restart up
+//	failed      ErrStarted       ErrFailed                   nil
+//	stopped     ErrStarted       ErrNotRunning               nil
+//
+// A runtime that dies while ready is restarted from the same sealed memory, without reading any file again, a bounded
+// number of times; after that the backend is failed and stays so.
+type Backend interface {
+	// Start returns when the runtime is healthy. If ctx ends first the start is given up. It refuses the zero Weights.
+	// The backend takes descriptors of its own, so that w may be closed when Start has returned; the memory is let go
+	// when w is closed and Stop has returned, whatever order they come in.
+	Start(ctx context.Context, w *seal.Weights, spec Spec) error
+
+	// Chat calls emit with each piece of the answer as it comes, from this goroutine, and last with a chunk that has a
+	// FinishReason and the Usage. When ctx ends, or emit returns an error, the runtime's work for it is aborted and
+	// that error is returned. ErrInterrupted is the only error after which a retry may go better.
+	Chat(ctx context.Context, req ChatRequest, emit func(Chunk) error) error
+
+	// Status never blocks.
+	Status() Status
+
+	// Stop asks the runtime to end, and kills it when ctx ends. Requests that still run get ErrInterrupted: drain
+	// before. When it returns no process started here holds the weights open.
+	Stop(ctx context.Context) error
+}
+
+// A Spec is what a release says about how its weights are run.
+type Spec struct {
+	Args         map[string]string // runtime.args of the release; each kind of backend has its own list of allowed ones
+	ChatTemplate string            // the text of the template; empty: the one in the weights
+	Build        string            // "sha256:…" of the runtime's binary, or empty: any
+}
+
+// A Message is one turn of a conversation.
+type Message struct {
+	Role, Content string
+}
+
+// A ChatRequest has been checked against the release's limits, and completed with its defaults, by the gateway.
+type ChatRequest struct {
+	Messages    []Message
+	MaxTokens   int // at most so many tokens are generated; 0: as many as the context holds
+	Temperature *float64
+	TopP        *float64
+	Stop        []string
+	Seed        *int64
+}
+
+// A Chunk is one piece of an answer.
+type Chunk struct {
+	Text         string
+	FinishReason string // "stop" or "length" in the last chunk, else empty
+	Usage        *Usage // in the last chunk, else nil
+}
+
+// Usage counts the tokens of one request.
+type Usage struct {
+	PromptTokens, CompletionTokens int
+}
+
+// A State is where a [Backend] is in its life.
+type State string
+
+// The states; the table at [Backend] says what each allows.
+const (
+	None       State = "none"
+	Loading    State = "loading"
+	Ready      State = "ready"
+	Restarting State = "restarting"
+	Failed     State = "failed"
+	Stopped    State = "stopped"
+)
+
+// Status is a snapshot, for operators: none of it is meant for callers.
+type Status struct {
+	State    State
+	Since    time.Time // when State was entered
+	Restarts int       // since Start
+	PID      int       // of the runtime; 0 if there is none
+	Build    string    // "sha256:…" of the binary that runs
+	Sandbox  Sandbox
+	Error    string // why the runtime failed or last died; empty if it never did
+}
+
+// A SandboxLevel says how much of the sandbox the kernel granted.
+type SandboxLevel string
+
+// The sandbox levels. The zero value claims nothing.
+const (
+	SandboxFull    SandboxLevel = "full"
+	SandboxPartial SandboxLevel = "partial"
+	SandboxNone    SandboxLevel = "none"
+)
+
+// Sandbox is what confines a runtime process.
+type Sandbox struct {
+	Level   SandboxLevel
+	Missing []string // what the kernel did not grant, and what that leaves open
+}
