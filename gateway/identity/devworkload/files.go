@@ -1,0 +1,63 @@
+package devworkload
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// The files of one identity, as curl, grpcurl and `identity: {files: …}` of a gateway take them.
+const (
+	SVIDFile   = "svid.pem"
+	KeyFile    = "key.pem"
+	BundleFile = "bundle.pem"
+)
+
+// FilesDir is where [Agent.Write] keeps the files of one identity: dir/apps/demo for spiffe://TD/apps/demo.
+func FilesDir(dir string, id Identity) string {
+	return filepath.Join(dir, filepath.FromSlash(id.ID.Path()))
+}
+
+func writeAll(dir string, svids []*x509svid.SVID, bundle *x509bundle.Bundle) error {
+	authorities, err := bundle.Marshal()
+	if err != nil {
+		return fmt.Errorf("encode bundle: %w", err)
+	}
+	for _, svid := range svids {
+		into := FilesDir(dir, Identity{ID: svid.ID})
+		if err := os.MkdirAll(into, 0o700); err != nil {
+			return fmt.Errorf("write SVID: %w", err)
+		}
+		chain, key, err := svid.Marshal()
+		if err != nil {
+			return fmt.Errorf("encode SVID %s: %w", svid.ID, err)
+		}
+		for name, data := range map[string][]byte{BundleFile: authorities, SVIDFile: chain, KeyFile: key} {
+			if err := replace(filepath.Join(into, name), data); err != nil {
+				return fmt.Errorf("write SVID: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// replace writes a file that a reader sees either as it was or as it is now. A reader may see the new certificate with
+// the old key for a moment: it must check that they belong together, as the gateway does.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
