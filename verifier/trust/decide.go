@@ -1,0 +1,251 @@
+package trust
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// Decide says what each channel of the policy may serve. It is pure: the order of the statements, how often each comes
+// and in which bundle change nothing. now is the gateway's clock; a floor from the future prevails over it. A nil
+// policy decides for no channel.
+func Decide(p *Policy, set []*statement.Signed, now time.Time, floor Floor) Decision {
+	d := Decision{Channels: map[string]Channel{}}
+	if p == nil {
+		return d
+	}
+	now = floor.effective(now)
+	e := collect(p, set)
+	for name, rules := range p.doc.Channels {
+		var c Channel
+		if now.Before(p.Expires()) {
+			c = decideChannel(&channelCase{evidence: e, name: name, rules: rules, now: now, floor: floor})
+		} else {
+			c.Reasons = []Reason{{RuleExpired, p.digest, "", false, fmt.Sprintf("policy version %d expired on %s", p.Version(), p.Expires().Format(time.RFC3339)), kindPolicy}}
+		}
+		c.Level = rules.MinimumLevel
+		d.Channels[name] = c.complete()
+	}
+	return d
+}
+
+// complete makes every array an array: none is null in JSON.
+func (c Channel) complete() Channel {
+	list := func(m []Missing) []Missing {
+		out := make([]Missing, 0, len(m))
+		for _, one := range m {
+			one.CouldSupply = append([]string{}, one.CouldSupply...)
+			out = append(out, one)
+		}
+		return out
+	}
+	c.Missing = list(c.Missing)
+	pending := make([]Pending, 0, len(c.Pending))
+	for _, one := range c.Pending {
+		one.Missing = list(one.Missing)
+		pending = append(pending, one)
+	}
+	c.Pending = pending
+	c.Reasons = sortReasons(append([]Reason{}, c.Reasons...))
+	return c
+}
+
+// channelCase is one channel being decided.
+type channelCase struct {
+	*evidence
+	name  string
+	rules ChannelRules
+	now   time.Time
+	floor Floor
+
+	cases   map[statement.ID]*releaseCase // of the releases that are published here
+	reasons []Reason
+}
+
+func (c *channelCase) say(rule string, a *act, who string, counted bool, format string, args ...any) {
+	c.reasons = append(c.reasons, Reason{rule, a.id, who, counted, fmt.Sprintf(format, args...), a.kind})
+}
+
+// decideChannel walks the publications from the highest epoch down and takes the first that counts and whose release
+// meets the requirements. Those above it that might still come to count are pending and change nothing.
+func decideChannel(c *channelCase) Channel {
+	c.reasons = slices.Clone(c.evidence.reasons)
+	c.cases = map[statement.ID]*releaseCase{}
+	var out Channel
+	separated := map[string]bool{} // signers that acted before on what they published
+	publications := c.publications()
+	for _, a := range publications {
+		if c.cases[a.about] == nil {
+			c.cases[a.about] = c.openRelease(a.about)
+		}
+	}
+	for _, a := range publications {
+		release := c.cases[a.about]
+		if rule, why := c.refusesEpoch(a, publications); rule != "" {
+			c.refuse(a, rule, why)
+			continue
+		}
+		if out.Serve != "" {
+			c.refuse(a, RuleEpochReplay, fmt.Sprintf("epoch %d is superseded by epoch %d", a.publication.Epoch, out.Epoch))
+			continue
+		}
+		publishers := c.publishers(a, release, separated)
+		missing := release.missing()
+		switch {
+		case len(publishers) < c.policy.need(c.rules.Publish):
+			// publishers said why
+		case release.withdrawn:
+			c.refuse(a, RuleWithdrawn, "its release or its weights were withdrawn")
+		case release.blocked(missing):
+			out.Pending = append(out.Pending, Pending{a.about, a.publication.Epoch, missing, a.id})
+			c.refuse(a, missing[0].Rule, fmt.Sprintf("epoch %d is pending: %s", a.publication.Epoch, join(missing)))
+		default:
+			out.Serve, out.Release, out.Epoch, out.Publication = a.about, release.act.release, a.publication.Epoch, a.id
+			out.Missing = missing // what mode warn let pass
+			out.Signers = Signers{release.weights.by, release.release.by, release.approval.by, publishers}
+			for _, who := range publishers {
+				c.say(RuleRole, a, who, true, "published by %s as %s, epoch %d", who, c.rules.Publish.Role, a.publication.Epoch)
+			}
+		}
+	}
+	if out.Serve == "" {
+		out.Missing = c.missingNow(out.Pending, separated)
+	}
+	c.explainRest()
+	for _, release := range c.cases {
+		c.reasons = append(c.reasons, release.reasons...)
+	}
+	out.Reasons = c.reasons
+	return out
+}
+
+// publications returns those for this channel by members of the publishing role, the highest epoch first.
+func (c *channelCase) publications() []*act {
+	var found []*act
+	for _, a := range c.of(kindPublication) {
+		if a.publication.Channel != c.name {
+			c.refuse(a, RuleScope, fmt.Sprintf("publishes on channel %s, not %s", a.publication.Channel, c.name))
+			continue
+		}
+		members := 0
+		for _, who := range a.identities() {
+			if c.policy.holds(who, c.rules.Publish.Role) {
+				members++
+			} else {
+				c.say(RuleRole, a, who, false, "%s is no %s, so may not publish on %s", who, c.rules.Publish.Role, c.name)
+			}
+		}
+		switch need := c.policy.need(c.rules.Publish); {
+		case members >= need:
+			found = append(found, a)
+		case members > 0:
+			c.refuse(a, RuleThreshold, fmt.Sprintf("%d of %d required publishers", members, need))
+		}
+	}
+	slices.SortFunc(found, func(a, b *act) int {
+		return cmp.Or(cmp.Compare(b.publication.Epoch, a.publication.Epoch), cmp.Compare(a.id, b.id))
+	})
+	return found
+}
+
+// refuse says of every publisher who signed a publication why it does not count.
+func (c *channelCase) refuse(a *act, rule, why string) {
+	for _, who := range a.identities() {
+		if rule == RuleScope || c.policy.holds(who, c.rules.Publish.Role) {
+			c.say(rule, a, who, false, "%s", why)
+		}
+	}
+}
+
+// refusesEpoch holds a publication against the floor, its twins and the time. Twins are judged before their expiry and
+// before their releases: which of them counts must not change with time, nor with which approvals have arrived.
+func (c *channelCase) refusesEpoch(a *act, publications []*act) (rule, why string) {
+	epoch, floor := a.publication.Epoch, c.floor.Channels[c.name]
+	accepted := epoch == floor.Epoch && a.id == floor.Publication
+	twins := func(b *act) bool { return b != a && b.publication.Epoch == epoch }
+	switch {
+	case accepted:
+		// never displaced by a twin
+	case epoch < floor.Epoch:
+		return RuleEpochReplay, fmt.Sprintf("epoch %d is below epoch %d, which %s has accepted", epoch, floor.Epoch, c.name)
+	case epoch == floor.Epoch:
+		return RuleEpochConflict, fmt.Sprintf("epoch %d of %s was accepted for another publication, %s", epoch, c.name, floor.Publication)
+	case epoch > floor.Epoch+maxEpochJump:
+		return RuleEpochJump, fmt.Sprintf("epoch %d is more than %d above epoch %d, which %s has accepted", epoch, maxEpochJump, floor.Epoch, c.name)
+	case slices.ContainsFunc(publications, twins):
+		return RuleEpochConflict, fmt.Sprintf("more than one publication has epoch %d; none of them counts", epoch)
+	}
+	if expires := a.publication.Expires; !expires.IsZero() && !c.now.Before(expires) {
+		return RuleExpired, fmt.Sprintf("the publication of epoch %d expired on %s", epoch, expires.Format(time.RFC3339))
+	}
+	return "", ""
+}
+
+// publishers returns the signers of a publication that count for it: members of the role who did not act earlier in
+// another separated role on the same release.
+func (c *channelCase) publishers(a *act, release *releaseCase, separated map[string]bool) []string {
+	var count []string
+	role := c.rules.Publish.Role
+	for _, who := range a.identities() {
+		if !c.policy.holds(who, role) {
+			continue
+		}
+		if first, ok := release.acts(who, role); !ok {
+			separated[who] = true
+			c.say(RuleSeparation, a, who, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
+			continue
+		}
+		count = append(count, who)
+	}
+	return count
+}
+
+// missingNow is what stands between the channel and serving: what the highest pending publication lacks, or else a
+// publication.
+func (c *channelCase) missingNow(pending []Pending, separated map[string]bool) []Missing {
+	if len(pending) > 0 {
+		return pending[0].Missing
+	}
+	var could []string
+	for _, who := range c.policy.activeMembers(c.rules.Publish.Role) {
+		if !separated[who] {
+			could = append(could, who)
+		}
+	}
+	return []Missing{{
+		Rule: RuleThreshold, Role: c.rules.Publish.Role, Need: c.policy.need(c.rules.Publish), CouldSupply: could,
+		What: "publications",
+	}}
+}
+
+// explainRest answers for statements about releases that nothing publishes here.
+func (c *channelCase) explainRest() {
+	used := map[statement.ID]bool{}
+	for id, release := range c.cases {
+		used[id] = true
+		if release.act != nil {
+			used[release.act.release.weights.ID()] = true
+		}
+	}
+	for _, a := range c.of(kindRelease, kindApproval, kindWeights) {
+		about := cmp.Or(a.about, a.id)
+		if used[about] {
+			continue
+		}
+		for _, who := range a.identities() {
+			c.say(RuleScope, a, who, false, "no publication on %s is about this release", c.name)
+		}
+	}
+}
+
+func join(missing []Missing) string {
+	texts := make([]string, len(missing))
+	for i, m := range missing {
+		texts[i] = m.String()
+	}
+	return strings.Join(texts, "; ")
+}

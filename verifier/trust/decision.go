@@ -1,0 +1,119 @@
+package trust
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// A Decision says for every channel of the policy what it serves, or that it serves nothing, with every reason. Its
+// zero value serves nothing anywhere.
+type Decision struct {
+	Channels map[string]Channel `json:"channels"`
+}
+
+// A Channel is the decision for one channel.
+type Channel struct {
+	Serve       statement.ID // the release; "" is nothing
+	Release     *Release     // nil if nothing is served
+	Epoch       int64
+	Publication statement.ID
+	Level       string // the least that the channel's policy asks for
+	Fallback    bool   // an older release is served in place of a withdrawn one; never in this version
+	Signers     Signers
+
+	Missing []Missing // what stands between the newest publication and being served, or what mode warn let pass
+	Pending []Pending // publications above the served one that may still come to count
+	Reasons []Reason  // for each statement, counted or not
+}
+
+// Signers are the identities behind a served release, sorted.
+type Signers struct {
+	Weights, Producers, Approvers, Publishers []string
+}
+
+// Missing is one requirement that is not met.
+type Missing struct {
+	Rule        string   `json:"rule"`
+	Role        string   `json:"role"`
+	Need        int      `json:"need"`
+	Have        int      `json:"have"`
+	CouldSupply []string `json:"couldSupply"` // identities that could still supply it
+
+	// What names what is missing, as in "approvals"; Why says more, if there is more to say.
+	What string `json:"-"`
+	Why  string `json:"-"`
+}
+
+// Pending is a publication that does not count yet.
+type Pending struct {
+	Release     statement.ID `json:"release"`
+	Epoch       int64        `json:"epoch"`
+	Missing     []Missing    `json:"missing"`
+	Publication statement.ID `json:"-"`
+}
+
+// A Reason says what one statement did for a channel.
+type Reason struct {
+	Rule      string       `json:"rule"`
+	Statement statement.ID `json:"statement"`
+	Identity  string       `json:"identity"` // "" where no identity of the policy signed
+	Counted   bool         `json:"counted"`
+	Why       string       `json:"why"`
+
+	Kind string `json:"-"` // release, approval, publication, weights, policy; "" where it is not known
+}
+
+// MarshalJSON writes the shape of `weighbridge decide --json`: serve is null if nothing is, and no array is null.
+func (c Channel) MarshalJSON() ([]byte, error) {
+	var serve *statement.ID
+	if c.Serve != "" {
+		serve = &c.Serve
+	}
+	return json.Marshal(struct {
+		Serve       *statement.ID `json:"serve"`
+		Epoch       int64         `json:"epoch"`
+		Publication statement.ID  `json:"publication"`
+		Level       string        `json:"level"`
+		Fallback    bool          `json:"fallback"`
+		Missing     []Missing     `json:"missing"`
+		Pending     []Pending     `json:"pending"`
+		Reasons     []Reason      `json:"reasons"`
+	}{serve, c.Epoch, c.Publication, c.Level, c.Fallback, c.Missing, c.Pending, c.Reasons})
+}
+
+// sortReasons puts reasons in the one order that does not depend on how the statements came, each once.
+func sortReasons(all []Reason) []Reason {
+	order := func(a, b Reason) int {
+		counted := func(r Reason) int {
+			if r.Counted {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(
+			cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)),
+			cmp.Compare(counted(a), counted(b)),
+			cmp.Compare(a.Statement, b.Statement),
+			cmp.Compare(a.Identity, b.Identity),
+			cmp.Compare(a.Rule, b.Rule),
+			cmp.Compare(a.Why, b.Why),
+		)
+	}
+	slices.SortFunc(all, order)
+	return slices.Compact(all)
+}
+
+// Kinds of statements, in the order of the chain from policy to publication.
+const (
+	kindPolicy      = "policy"
+	kindWeights     = "weights"
+	kindRelease     = "release"
+	kindApproval    = "approval"
+	kindPublication = "publication"
+)
+
+var kinds = []string{kindPolicy, kindPublication, kindRelease, kindWeights, kindApproval, ""}

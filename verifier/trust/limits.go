@@ -1,0 +1,25 @@
+package trust
+
+// Bounds on what is read. Nothing here is close to what a real site needs; they keep a hostile document from costing
+// more than a refusal.
+const (
+	maxPredicate    = 48 << 20  // bytes; a release embeds its weights' signature, which lists every file
+	maxName         = 64        // bytes of the name of an identity, role or channel
+	maxText         = 1 << 10   // bytes of a free text such as a ticket or a version
+	maxSystemPrompt = 256 << 10 // bytes
+	maxTemplate     = 1 << 20   // bytes
+	maxArgs         = 64        // arguments of a runtime
+	maxIdentities   = 4096
+	maxKeys         = 64 // keys of one identity
+	maxRoles        = 256
+	maxChannels     = 1024
+	maxServed       = 4096 // releases that a floor remembers for one channel
+	maxMaxTokens    = 1 << 30
+
+	// maxNumber is the largest integer that JSON carries exactly everywhere (RFC 8785 section 3.2.2.3).
+	maxNumber = 1<<53 - 1
+
+	// maxEpochJump is how far above the accepted epoch a publication may be. Without it one publication of the
+	// highest epoch there is would make every later one a replay.
+	maxEpochJump = 1000
+)

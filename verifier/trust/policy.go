@@ -1,0 +1,270 @@
+package trust
+
+import (
+	"crypto"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// A Document is a policy as it is written: the predicate of its statement, which is POLICY.yaml with every key
+// inlined. [NewPolicy] checks and completes it; a reader gets it from [Policy.Document] and must not change it.
+type Document struct {
+	Version    int64               `json:"version"` // strictly increasing
+	Expires    time.Time           `json:"expires"`
+	Identities map[string]Identity `json:"identities"`
+	// RootKeys are public keys (PEM) that sign policies and belong to no identity. They grant nothing: a site that
+	// pins only a key's id finds the key itself here.
+	RootKeys []string                `json:"rootKeys,omitempty"`
+	Roles    map[string]Role         `json:"roles"`
+	Channels map[string]ChannelRules `json:"channels"`
+}
+
+// An Identity is one person or machine. All of its keys are one identity.
+type Identity struct {
+	Keys  []string `json:"keys"` // PEM public keys
+	State State    `json:"state,omitzero"`
+}
+
+// A State says since when an identity is no longer active; the zero value is active.
+type State struct {
+	Retired     time.Time `json:"retired,omitzero"`
+	Compromised time.Time `json:"compromised,omitzero"`
+}
+
+// Active reports whether the identity's statements count.
+func (s State) Active() bool { return s.Retired.IsZero() && s.Compromised.IsZero() }
+
+func (s State) String() string {
+	switch {
+	case !s.Compromised.IsZero():
+		return "compromised since " + s.Compromised.Format(time.RFC3339)
+	case !s.Retired.IsZero():
+		return "retired since " + s.Retired.Format(time.RFC3339)
+	}
+	return "active"
+}
+
+// A Role is a set of identities. Threshold is how many of them must act together wherever a rule names the role; a
+// rule's own count may ask for more.
+type Role struct {
+	Members   []string `json:"members"`
+	Threshold int      `json:"threshold,omitzero"`
+}
+
+// A Rule asks for statements by Count distinct members of Role.
+type Rule struct {
+	Role   string `json:"role"`
+	Count  int    `json:"count,omitzero"`
+	MaxAge string `json:"maxAge,omitempty"` // of an evaluation: "90d", "36h"
+}
+
+// Require lists what a release needs before a channel may serve it.
+type Require struct {
+	Release    Rule  `json:"release"`
+	Weights    *Rule `json:"weights,omitempty"` // nil: the release's rule
+	Evaluation *Rule `json:"evaluation,omitempty"`
+	Approval   *Rule `json:"approval,omitempty"`
+}
+
+// ChannelRules are the rules of one channel.
+type ChannelRules struct {
+	Mode         string   `json:"mode"` // enforce or warn
+	Require      Require  `json:"require"`
+	Publish      Rule     `json:"publish"`
+	Rollback     *Rule    `json:"rollback,omitempty"`
+	Withdraw     *Rule    `json:"withdraw,omitempty"`
+	Separate     []string `json:"separate,omitempty"` // roles
+	OnWithdrawal string   `json:"onWithdrawal"`       // stop or previous
+	OnLostQuorum string   `json:"onLostQuorum"`       // stop, previous or freeze
+	MinimumLevel string   `json:"minimumLevel"`       // sealed, verity, measured or attached
+}
+
+// What a channel may say, and the default first.
+var (
+	modes         = []string{"enforce", "warn"}
+	onWithdrawals = []string{"stop", "previous"}
+	onLostQuorums = []string{"stop", "previous", "freeze"}
+	levels        = []string{"sealed", "verity", "measured", "attached"} // strongest first
+)
+
+// A Policy is a checked policy. It is immutable and may be used concurrently.
+//
+// Only [Anchor.Accept] says that the site's root keys stand behind it; one from [ParsePolicy] is well-formed, no more.
+type Policy struct {
+	doc    Document
+	digest statement.ID
+	keys   map[statement.KeyID]*key
+	hints  map[string]*key // every spelling of a bundle's hint to the key it names
+	roots  []crypto.PublicKey
+}
+
+// key is one public key and the identity whose it is.
+type key struct {
+	id       statement.KeyID
+	public   crypto.PublicKey
+	identity string
+}
+
+// NewPolicy completes the document's defaults, checks it and returns the payload to sign. The statement's subject is
+// the policy itself: the SHA-256 of its canonical predicate. All problems are reported at once; see [Problems].
+func NewPolicy(d Document) ([]byte, error) {
+	d = d.complete()
+	if err := d.Check(); err != nil {
+		return nil, err
+	}
+	sum, err := digestOf(d)
+	if err != nil {
+		return nil, err
+	}
+	return statement.New(PolicyType, "policy", sum, d)
+}
+
+// ParsePolicy reads the policy in a statement, whoever signed it.
+func ParsePolicy(s *statement.Signed) (*Policy, error) {
+	var d Document
+	if err := decode(s, PolicyType, &d); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if err := d.Check(); err != nil {
+		return nil, fmt.Errorf("policy: %w: %w", ErrMalformed, err)
+	}
+	if d.Expires.IsZero() {
+		return nil, fmt.Errorf("policy: %w: it does not expire", ErrMalformed)
+	}
+	want, err := digestOf(d)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if _, got := s.Subject(); got != want {
+		return nil, fmt.Errorf("policy: %w: its subject is not the SHA-256 of its predicate", ErrMalformed)
+	}
+	p := &Policy{doc: d, digest: s.ID(), keys: map[statement.KeyID]*key{}, hints: map[string]*key{}}
+	for name, identity := range d.Identities {
+		for _, text := range identity.Keys {
+			if err := p.addKey(name, text); err != nil {
+				return nil, fmt.Errorf("policy: %w", err)
+			}
+		}
+	}
+	for _, text := range d.RootKeys {
+		pub, err := statement.ParsePublicKey([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("policy: %w", err)
+		}
+		p.roots = append(p.roots, pub)
+	}
+	return p, nil
+}
+
+func (p *Policy) addKey(identity, text string) error {
+	pub, err := statement.ParsePublicKey([]byte(text))
+	if err != nil {
+		return err
+	}
+	id, err := statement.KeyIDOf(pub)
+	if err != nil {
+		return err
+	}
+	k := &key{id, pub, identity}
+	p.keys[id] = k
+	spellings, err := hintsOf(pub)
+	if err != nil {
+		return err
+	}
+	for _, hint := range spellings {
+		p.hints[hint] = k
+	}
+	return nil
+}
+
+// Digest names the policy: the id of its statement.
+func (p *Policy) Digest() statement.ID { return p.digest }
+
+// Version returns the policy's version.
+func (p *Policy) Version() int64 { return p.doc.Version }
+
+// Expires returns when the policy ends; from then on every channel refuses.
+func (p *Policy) Expires() time.Time { return p.doc.Expires }
+
+// Channels returns the names of all channels, sorted.
+func (p *Policy) Channels() []string { return slices.Sorted(maps.Keys(p.doc.Channels)) }
+
+// Rules returns the rules of a channel; its zero value, which nothing can meet, if the policy does not name it.
+func (p *Policy) Rules(channel string) ChannelRules { return p.doc.Channels[channel] }
+
+// Document returns the policy as it was written. It must not be changed.
+func (p *Policy) Document() Document { return p.doc }
+
+// IdentityOf returns the identity that a key belongs to, "" if the policy gives it to none.
+func (p *Policy) IdentityOf(id statement.KeyID) string {
+	if k := p.keys[id]; k != nil {
+		return k.identity
+	}
+	return ""
+}
+
+// active reports whether the policy knows the identity and its statements count.
+func (p *Policy) active(identity string) bool {
+	found, ok := p.doc.Identities[identity]
+	return ok && found.State.Active()
+}
+
+// need is how many distinct identities a rule asks for: never none.
+func (p *Policy) need(r Rule) int { return max(1, r.Count, p.doc.Roles[r.Role].Threshold) }
+
+func (p *Policy) holds(identity, role string) bool {
+	return slices.Contains(p.doc.Roles[role].Members, identity)
+}
+
+// weightsRule is the rule for who signs the weights.
+func (c ChannelRules) weightsRule() Rule {
+	if c.Require.Weights != nil {
+		return *c.Require.Weights
+	}
+	return c.Require.Release
+}
+
+// complete fills in the defaults, so that a signed policy says everything it means.
+func (d Document) complete() Document {
+	d.Expires = d.Expires.UTC()
+	d.RootKeys = slices.Sorted(slices.Values(d.RootKeys))
+	channels := make(map[string]ChannelRules, len(d.Channels))
+	for name, c := range d.Channels {
+		c.Mode = or(c.Mode, modes[0])
+		c.OnWithdrawal = or(c.OnWithdrawal, onWithdrawals[0])
+		c.OnLostQuorum = or(c.OnLostQuorum, onLostQuorums[0])
+		c.MinimumLevel = or(c.MinimumLevel, levels[0])
+		channels[name] = c
+	}
+	d.Channels = channels
+	return d
+}
+
+func or(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// ParseAge reads the age of an evaluation or the term of an approval: days ("90d") or a Go duration ("36h").
+func ParseAge(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 1 || n > 36500 || strconv.Itoa(n) != days {
+			return 0, fmt.Errorf("%q is not a number of days from 1d to 36500d", s)
+		}
+		return time.Duration(n) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is not a duration such as 90d or 36h", s)
+	}
+	return d, nil
+}

@@ -1,0 +1,241 @@
+package trust
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"crypto/x509"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@+-]*$`)
+
+func checkName(name string) error {
+	if len(name) > maxName || !nameForm.MatchString(name) {
+		return fmt.Errorf("%.80q is not a name: 1 to %d letters, digits and . _ : @ + - that start with a letter or digit", name, maxName)
+	}
+	return nil
+}
+
+// Check returns every reason why the policy can't work, nil if it can. Paths are those of POLICY.yaml.
+func (d Document) Check() error {
+	var bad problems
+	if d.Version < 1 || d.Version > maxNumber {
+		bad.add("version", "must be 1 or more")
+	}
+	switch {
+	case d.Expires.IsZero():
+		bad.add("expires", "is required")
+	case d.Expires.Year() < 1970 || d.Expires.Year() > 9999:
+		bad.add("expires", "is not a time from 1970 to 9999")
+	}
+	if len(d.Identities) > maxIdentities || len(d.Roles) > maxRoles || len(d.Channels) > maxChannels {
+		bad.add("identities", "too large: at most %d identities, %d roles and %d channels", maxIdentities, maxRoles, maxChannels)
+		return bad.err()
+	}
+	if len(d.Identities) == 0 {
+		bad.add("identities", "names no identity")
+	}
+	if len(d.Channels) == 0 {
+		bad.add("channels", "names no channel")
+	}
+	d.checkIdentities(&bad)
+	d.checkRoles(&bad)
+	for _, name := range slices.Sorted(maps.Keys(d.Channels)) {
+		path := "channels." + name
+		if err := checkName(name); err != nil {
+			bad.add(path, "%v", err)
+		}
+		d.checkChannel(&bad, path, d.Channels[name])
+	}
+	return bad.err()
+}
+
+// checkIdentities also makes sure that no key belongs to two identities: who signed would not be decided, and one
+// person could count as two.
+func (d Document) checkIdentities(bad *problems) {
+	owner := map[statement.KeyID]string{}
+	for _, name := range slices.Sorted(maps.Keys(d.Identities)) {
+		identity, path := d.Identities[name], "identities."+name
+		if err := checkName(name); err != nil {
+			bad.add(path, "%v", err)
+		}
+		if len(identity.Keys) == 0 || len(identity.Keys) > maxKeys {
+			bad.add(path+".keys", "has %d keys, want 1 to %d", len(identity.Keys), maxKeys)
+			continue
+		}
+		if !identity.State.Retired.IsZero() && !identity.State.Compromised.IsZero() {
+			bad.add(path+".state", "is retired and compromised at once")
+		}
+		for i, text := range identity.Keys {
+			checkKey(bad, fmt.Sprintf("%s.keys[%d]", path, i), name, text, owner)
+		}
+	}
+	for i, text := range d.RootKeys {
+		checkKey(bad, fmt.Sprintf("rootKeys[%d]", i), "", text, owner)
+	}
+}
+
+func checkKey(bad *problems, path, identity, text string, owner map[statement.KeyID]string) {
+	pub, err := statement.ParsePublicKey([]byte(text))
+	if err != nil {
+		bad.add(path, "%v", err)
+		return
+	}
+	id, err := statement.KeyIDOf(pub)
+	if err != nil {
+		bad.add(path, "%v", err)
+		return
+	}
+	// One spelling of each key, so that nothing rides along in PEM headers or around the block.
+	if canonical, err := PublicPEM(pub); err != nil || canonical != text {
+		bad.add(path, "is not the plain PEM form of its key")
+	}
+	switch other, taken := owner[id]; {
+	case taken && other == identity:
+		bad.add(path, "key %s is listed twice", id)
+	case taken:
+		bad.add(path, "key %s belongs to %s already; a key is one identity's", id, or(other, "the root keys"))
+	}
+	owner[id] = identity
+}
+
+func (d Document) checkRoles(bad *problems) {
+	for _, name := range slices.Sorted(maps.Keys(d.Roles)) {
+		role, path := d.Roles[name], "roles."+name
+		if err := checkName(name); err != nil {
+			bad.add(path, "%v", err)
+		}
+		if len(role.Members) == 0 {
+			bad.add(path+".members", "has no member, so no one could ever act in it")
+			continue
+		}
+		seen := map[string]bool{}
+		for i, member := range role.Members {
+			switch _, known := d.Identities[member]; {
+			case !known:
+				bad.add(fmt.Sprintf("%s.members[%d]", path, i), "%q is no identity of this policy", member)
+			case seen[member]:
+				bad.add(fmt.Sprintf("%s.members[%d]", path, i), "%q is listed twice", member)
+			}
+			seen[member] = true
+		}
+		if role.Threshold < 0 || role.Threshold > len(seen) {
+			bad.add(path+".threshold", "is %d of %d members", role.Threshold, len(seen))
+		}
+	}
+}
+
+func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
+	d.checkRule(bad, path+".require.release", &c.Require.Release)
+	d.checkRule(bad, path+".require.weights", c.Require.Weights)
+	d.checkRule(bad, path+".require.approval", c.Require.Approval)
+	d.checkRule(bad, path+".publish", &c.Publish)
+	d.checkRule(bad, path+".rollback", c.Rollback)
+	d.checkRule(bad, path+".withdraw", c.Withdraw)
+	for _, r := range []struct {
+		path string
+		rule *Rule
+	}{
+		{"require.release", &c.Require.Release}, {"require.weights", c.Require.Weights}, {"require.approval", c.Require.Approval},
+		{"publish", &c.Publish}, {"rollback", c.Rollback}, {"withdraw", c.Withdraw},
+	} {
+		if r.rule != nil && r.rule.MaxAge != "" {
+			bad.add(path+"."+r.path+".maxAge", "is for evaluations only")
+		}
+	}
+	if e := c.Require.Evaluation; e != nil {
+		d.checkRule(bad, path+".require.evaluation", e)
+		if e.MaxAge != "" {
+			if _, err := ParseAge(e.MaxAge); err != nil {
+				bad.add(path+".require.evaluation.maxAge", "%v", err)
+			}
+		}
+	}
+	for i, role := range c.Separate {
+		at := fmt.Sprintf("%s.separate[%d]", path, i)
+		if _, known := d.Roles[role]; !known {
+			bad.add(at, "%q is no role of this policy", role)
+		} else if slices.Index(c.Separate, role) != i {
+			bad.add(at, "%q is listed twice", role)
+		}
+	}
+	if len(c.Separate) == 1 {
+		bad.add(path+".separate", "names one role, so it separates nothing")
+	}
+	checkWord(bad, path+".mode", c.Mode, modes)
+	checkWord(bad, path+".onWithdrawal", c.OnWithdrawal, onWithdrawals)
+	checkWord(bad, path+".onLostQuorum", c.OnLostQuorum, onLostQuorums)
+	checkWord(bad, path+".minimumLevel", c.MinimumLevel, levels)
+}
+
+func (d Document) checkRule(bad *problems, path string, r *Rule) {
+	if r == nil {
+		return
+	}
+	if r.Role == "" {
+		bad.add(path, "is required: {role: NAME}")
+		return
+	}
+	role, known := d.Roles[r.Role]
+	if !known {
+		bad.add(path+".role", "%q is no role of this policy", r.Role)
+		return
+	}
+	if r.Count < 0 || r.Count > len(role.Members) {
+		bad.add(path+".count", "is %d, but role %s has %d members", r.Count, r.Role, len(role.Members))
+	}
+}
+
+func checkWord(bad *problems, path, word string, allowed []string) {
+	if !slices.Contains(allowed, word) {
+		bad.add(path, "%q is not one of %s", word, strings.Join(allowed, ", "))
+	}
+}
+
+// PublicPEM returns the one PEM spelling of a public key that a policy holds.
+func PublicPEM(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("public key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
+
+// hintsOf returns the spellings by which a Sigstore bundle may name a key: the hex SHA-256 of its PEM
+// (model_signing and this project), the base64 SHA-256 of its DER (cosign), and the hex of that.
+func hintsOf(pub crypto.PublicKey) ([]string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	ofDER := sha256.Sum256(der)
+	ofPEM := sha256.Sum256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	return []string{hex.EncodeToString(ofPEM[:]), base64.StdEncoding.EncodeToString(ofDER[:]), hex.EncodeToString(ofDER[:])}, nil
+}
+
+// digestOf returns the hex SHA-256 of the canonical JSON (RFC 8785) of v.
+func digestOf(v any) (string, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("canonical JSON: %w", err)
+	}
+	canonical := jsontext.Value(data)
+	if err := canonical.Canonicalize(); err != nil {
+		return "", fmt.Errorf("canonical JSON: %w", err)
+	}
+	sum := sha256.Sum256(canonical)
+	return hex.EncodeToString(sum[:]), nil
+}
