@@ -1,0 +1,38 @@
+# Every target is one line that can be typed by hand. Downloads and builds are cached outside the tree, see .ci/parts.
+export GOFLAGS ?= -buildvcs=false
+PARTS := .ci/parts
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: build ## a real model behind mTLS, served because its release was signed, approved and published; then a refusal
+	@cmd/demo.sh
+
+test: parts ## all tests, with the real llama-server and the real model_signing tool
+	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) WEIGHBRIDGE_MODEL_SIGNING=$$($(PARTS) model-signing) go test -timeout 20m ./...
+
+race: parts ## the same with the race detector and shuffled
+	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) WEIGHBRIDGE_MODEL_SIGNING=$$($(PARTS) model-signing) go test -race -shuffle=on -timeout 30m ./...
+
+lint: ## gofmt, vet, golangci-lint, buf, generated code, tidy modules, known vulnerabilities
+	@.ci/lint
+
+build: ## bin/weighbridge
+	CGO_ENABLED=0 go build -trimpath -o bin/weighbridge ./cmd/weighbridge
+
+parts: ## fetch and build llama-server and the model_signing tool into the cache
+	@$(PARTS) llama-server >/dev/null && $(PARTS) model-signing >/dev/null
+
+gemma: ## fetch the Gemma 3 270M weights into the cache; their terms are shown and accepted
+	@$(PARTS) gemma --accept-terms
+
+generate: ## regenerate the code of proto/
+	@.ci/generate
+
+fuzz: ## each fuzz target for 20 seconds
+	@.ci/fuzz 20s
+
+bench: ## hash weights beside sha256sum, model_signing and openssl, and print ratios
+	@benchmarks/hash.sh
+
+.PHONY: help demo test race lint build parts gemma generate fuzz bench

@@ -1,0 +1,194 @@
+// Package configs reads the gateway's configuration.
+//
+// The one rule: a [Gateway] that [Load] returns can be served as it stands. Unknown keys, duplicate keys and values that
+// make no sense are errors, and all of them are reported at once, each with its key; a key that this version can't
+// honour is refused, never ignored.
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weighbridge/weighbridge/gateway/access"
+)
+
+// MaxFile bounds a configuration file, in bytes.
+const MaxFile = 1 << 20
+
+// Gateway is gateway.yaml. Paths in it are relative to the file; after [Load] they are absolute.
+type Gateway struct {
+	Listen   Listen   `yaml:"listen"`
+	Identity Identity `yaml:"identity"`
+	Trust    Trust    `yaml:"trust"`
+
+	// Weights are the directories where bytes are looked for, by root digest.
+	Weights []string `yaml:"weights"`
+	// Runtimes are the model servers that may be started, by the kind that releases name.
+	Runtimes Runtimes `yaml:"runtimes"`
+	// Channels are the channels served here, out of those the trust policy knows.
+	Channels map[string]Channel `yaml:"channels"`
+	// Access says which caller may use which channel. Without a rule nobody may.
+	Access []access.Rule `yaml:"access"`
+	// Operators say who may use the control API on TCP. On a unix socket it is who may open the socket.
+	Operators []Operator `yaml:"operators"`
+	// Memory bounds the sealed weights held at one time, e.g. 8GiB. Absent: half of the machine's memory.
+	Memory Bytes `yaml:"memory"`
+}
+
+// Listen holds addresses, host:port, or unix:PATH for control.
+type Listen struct {
+	GRPC    string `yaml:"grpc"`    // callers, gRPC behind SPIFFE mTLS
+	HTTP    string `yaml:"http"`    // callers, the OpenAI API behind SPIFFE mTLS
+	Control string `yaml:"control"` // operators
+	Metrics string `yaml:"metrics"` // Prometheus, plain HTTP: keep it on loopback
+}
+
+// Identity says where the gateway's own X.509-SVID comes from. Exactly one source is set; none means the address in
+// SPIFFE_ENDPOINT_SOCKET.
+type Identity struct {
+	WorkloadAPI string       `yaml:"workloadAPI"` // unix:///… of a SPIFFE agent
+	SPIFFEID    string       `yaml:"spiffeID"`    // which SVID, when the agent hands out several
+	Files       *Files       `yaml:"files"`
+	Development *Development `yaml:"development"`
+}
+
+// Files are PEM files that something else keeps fresh.
+type Files struct {
+	SVID   string `yaml:"svid"`   // the chain, leaf first
+	Key    string `yaml:"key"`    // PKCS#8
+	Bundle string `yaml:"bundle"` // the trust domain's CA certificates
+}
+
+// Development starts a Workload API of our own. Its CA lives in memory only: never for production.
+type Development struct {
+	TrustDomain string `yaml:"trustDomain"`
+	Socket      string `yaml:"socket"` // where callers on this machine get SVIDs of the same trust domain
+}
+
+// Trust says whose statements count.
+type Trust struct {
+	Root       Root     `yaml:"root"`
+	Policy     string   `yaml:"policy"`     // policy.jsonl
+	Statements []string `yaml:"statements"` // watched directories
+	State      string   `yaml:"state"`      // the durable floor
+}
+
+// Root pins the keys that may sign the first trust policy.
+type Root struct {
+	Keys      []string `yaml:"keys"`      // sha256:… of the DER SubjectPublicKeyInfo
+	Threshold int      `yaml:"threshold"` // how many of them must have signed
+}
+
+// Runtimes are the known kinds of model server.
+type Runtimes struct {
+	LlamaCPP *Runtime `yaml:"llamacpp"`
+}
+
+// Runtime is one installed model server.
+type Runtime struct {
+	Command string `yaml:"command"` // a path, or a name looked up in PATH
+}
+
+// Channel holds what this gateway decides about a channel; the rest is the trust policy's.
+type Channel struct{}
+
+// Operator allows a SPIFFE ID to use the control API.
+type Operator struct {
+	Caller string   `yaml:"caller"`
+	Allow  []string `yaml:"allow"` // status
+}
+
+// Load reads and checks the file at path. Its error joins every problem found.
+func Load(path string) (*Gateway, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	cfg, err := Parse(data, filepath.Dir(abs))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// Parse reads and checks a configuration whose relative paths are relative to dir.
+func Parse(data []byte, dir string) (*Gateway, error) {
+	if len(data) > MaxFile {
+		return nil, fmt.Errorf("configuration of %d bytes is longer than %d", len(data), MaxFile)
+	}
+	cfg := &Gateway{}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	var problems []error
+	if err := dec.Decode(cfg); err != nil && !errors.Is(err, io.EOF) {
+		wrong := new(yaml.TypeError)
+		if !errors.As(err, &wrong) {
+			return nil, fmt.Errorf("not YAML: %w", err)
+		}
+		for _, e := range wrong.Errors {
+			problems = append(problems, errors.New(plain(e)))
+		}
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		problems = append(problems, errors.New("more than one YAML document"))
+	}
+	cfg.resolve(dir)
+	problems = append(problems, cfg.check()...)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return cfg, nil
+}
+
+// plain turns the YAML library's words about Go types into words about keys.
+func plain(problem string) string {
+	if line, rest, ok := strings.Cut(problem, ": field "); ok {
+		if key, _, ok := strings.Cut(rest, " not found in type "); ok {
+			return fmt.Sprintf("%s: unknown key %q", line, key)
+		}
+	}
+	return problem
+}
+
+// resolve makes paths absolute, so that they mean the same wherever the gateway was started.
+func (c *Gateway) resolve(dir string) {
+	abs := func(path *string) {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+	paths := []*string{&c.Trust.Policy, &c.Trust.State}
+	for i := range c.Trust.Statements {
+		paths = append(paths, &c.Trust.Statements[i])
+	}
+	for i := range c.Weights {
+		paths = append(paths, &c.Weights[i])
+	}
+	if f := c.Identity.Files; f != nil {
+		paths = append(paths, &f.SVID, &f.Key, &f.Bundle)
+	}
+	if d := c.Identity.Development; d != nil {
+		paths = append(paths, &d.Socket)
+	}
+	if r := c.Runtimes.LlamaCPP; r != nil && strings.ContainsRune(r.Command, filepath.Separator) {
+		paths = append(paths, &r.Command)
+	}
+	for _, p := range paths {
+		abs(p)
+	}
+	if socket, ok := strings.CutPrefix(c.Listen.Control, "unix:"); ok && socket != "" {
+		abs(&socket)
+		c.Listen.Control = "unix:" + socket
+	}
+}

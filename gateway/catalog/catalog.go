@@ -1,0 +1,289 @@
+// Package catalog knows which release serves each channel.
+//
+// The one rule: what serves a channel changes only after its replacement was decided, verified, started and recorded;
+// any failure before that leaves the old release serving. Each channel has one goroutine that alone changes it, and
+// readers take what it published last without waiting.
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+var (
+	// ErrUnknownChannel means that this gateway has no such channel. Callers must not be told it from a refusal.
+	ErrUnknownChannel = errors.New("unknown channel")
+	// ErrNotServing means that the channel serves nothing now. The text says why, for operators: retry later.
+	ErrNotServing = errors.New("channel is not serving")
+)
+
+// Config is what a [Catalog] needs for its whole life. All fields are required.
+type Config struct {
+	State      *store.State
+	NewBackend func(kind string) (backends.Backend, error) // a fresh backend for one release
+	Memory     int64                                       // bytes of sealed weights held at one time, over all channels
+	Now        func() time.Time
+	Log        *slog.Logger
+	Meter      metric.Meter
+	Tracer     trace.Tracer
+}
+
+// Inputs are what may change while the catalog runs. They are replaced as a whole.
+type Inputs struct {
+	Policy     *trust.Policy
+	Statements []string // directories, watched
+	Weights    []string // directories
+	Channels   []string // to be served
+}
+
+// A Catalog maps channels to running releases. Make one with [New]; its methods may be called concurrently.
+type Catalog struct {
+	cfg     Config
+	metrics metrics
+	updates chan Inputs
+
+	channels atomic.Pointer[map[string]*channel] // immutable once published
+	policy   atomic.Pointer[trust.Policy]
+
+	sealed    atomic.Int64  // bytes of sealed weights held, at most cfg.Memory
+	admitting chan struct{} // held by the one that takes more
+
+	// Owned by Run.
+	inputs Inputs
+	set    []*statement.Signed // as last read
+	told   map[string]string   // what was logged about each bad file
+	last   map[string]trust.Channel
+	active sync.WaitGroup
+}
+
+// New returns a catalog that serves nothing until Run.
+func New(cfg Config) (*Catalog, error) {
+	var missing []error
+	v := reflect.ValueOf(cfg)
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			missing = append(missing, fmt.Errorf("catalog: %s is required", v.Type().Field(i).Name))
+		}
+	}
+	if len(missing) > 0 {
+		return nil, errors.Join(missing...)
+	}
+	m, err := newMetrics(cfg.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), admitting: make(chan struct{}, 1), told: map[string]string{}, last: map[string]trust.Channel{}}
+	c.channels.Store(&map[string]*channel{})
+	return c, nil
+}
+
+// Run serves what the statements decide until ctx ends, then stops every runtime. It is called once.
+func (c *Catalog) Run(ctx context.Context, in Inputs) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer c.active.Wait()
+	defer stop()
+	for {
+		next, err := c.follow(ctx, in)
+		if err != nil || next == nil {
+			return err
+		}
+		in = *next
+	}
+}
+
+// Update replaces the inputs of a running catalog. What serves goes on unless the new inputs decide otherwise.
+func (c *Catalog) Update(ctx context.Context, in Inputs) error {
+	select {
+	case c.updates <- in:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow acts on one set of inputs until it is replaced, or returns nil when ctx ends.
+func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs, err error) {
+	c.inputs = in
+	c.policy.Store(in.Policy)
+	c.publishChannels(ctx)
+	changed := make(chan struct{}, 1)
+	watching, stop := context.WithCancel(ctx)
+	wait, err := store.WatchStatements(watching, in.Statements, func() {
+		select {
+		case changed <- struct{}{}:
+		default: // a change is pending already
+		}
+	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	defer wait()
+	defer stop()
+	for {
+		c.decide()
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case in := <-c.updates:
+			return &in, nil
+		case <-changed:
+		}
+	}
+}
+
+// publishChannels starts a goroutine for each new channel and stops those of channels that are served no more.
+func (c *Catalog) publishChannels(ctx context.Context) {
+	old := *c.channels.Load()
+	all := make(map[string]*channel, len(c.inputs.Channels))
+	for _, name := range c.inputs.Channels {
+		if all[name] = old[name]; all[name] == nil {
+			own, stop := context.WithCancel(ctx)
+			all[name] = newChannel(c, name, stop)
+			c.active.Go(func() { all[name].run(own) })
+		}
+	}
+	c.channels.Store(&all)
+	for name, ch := range old {
+		if all[name] == nil {
+			ch.stop()
+			delete(c.last, name)
+		}
+	}
+}
+
+// decide reads the statements and tells each channel what it should serve. Statements that can't be read now were
+// read before: what they decided stands, apart from what has expired since.
+func (c *Catalog) decide() {
+	set, bad, err := store.ReadStatements(c.inputs.Statements)
+	if err != nil {
+		c.tell("statements", err)
+	} else {
+		c.set = set
+	}
+	for _, b := range bad {
+		c.tell(b.File, b.Err)
+	}
+	now := c.cfg.Now()
+	c.keepTime(now)
+	decision := trust.Decide(c.inputs.Policy, c.set, now, c.cfg.State.Floor())
+	for name, ch := range *c.channels.Load() {
+		d, known := decision.Channels[name]
+		if !known {
+			d.Reasons = append(d.Reasons, trust.Reason{Rule: "scope", Why: "the trust policy knows no such channel"})
+		}
+		c.logDecision(name, d)
+		ch.want(target{d, c.inputs.Policy, c.inputs.Weights})
+	}
+}
+
+// tell logs what is wrong with a file once, until something else is wrong with it.
+func (c *Catalog) tell(file string, err error) {
+	if c.told[file] == err.Error() {
+		return
+	}
+	c.told[file] = err.Error()
+	c.cfg.Log.Warn("statement file does not count", "file", file, "err", err)
+}
+
+// keepTime makes the time high-water mark durable once a minute. If that fails, what serves goes on: the mark in
+// memory protects this process, and the next minute tries again.
+func (c *Catalog) keepTime(now time.Time) {
+	if now.Sub(c.cfg.State.Floor().TimeHighWater) < time.Minute {
+		return
+	}
+	err := c.cfg.State.Raise(func(f trust.Floor) trust.Floor {
+		f.TimeHighWater = now.UTC()
+		return f
+	})
+	if err != nil {
+		c.cfg.Log.Error("time high-water mark was not saved", "err", err)
+	}
+}
+
+// logDecision logs a channel's decision when it differs from the last.
+func (c *Catalog) logDecision(name string, d trust.Channel) {
+	last, seen := c.last[name]
+	if seen && last.Serve == d.Serve && last.Epoch == d.Epoch && reflect.DeepEqual(last.Missing, d.Missing) &&
+		reflect.DeepEqual(last.Pending, d.Pending) {
+		return
+	}
+	c.last[name] = d
+	attrs := []any{"channel", name, "release", d.Serve, "epoch", d.Epoch, "publication", d.Publication}
+	for _, p := range d.Pending {
+		attrs = append(attrs, "pending", fmt.Sprintf("%s at epoch %d: %s", p.Release, p.Epoch, whyNot(trust.Channel{Missing: p.Missing})))
+	}
+	if d.Serve == "" {
+		c.cfg.Log.Warn("channel may serve nothing", append(attrs, "why", whyNot(d))...)
+		return
+	}
+	c.cfg.Log.Info("channel decided", attrs...)
+}
+
+// whyNot says in one line why a channel may serve nothing.
+func whyNot(d trust.Channel) string {
+	var why []string
+	for _, m := range d.Missing {
+		why = append(why, fmt.Sprintf("%d of %d required %s by role %s", m.Have, m.Need, m.Rule, m.Role))
+	}
+	for _, r := range d.Reasons {
+		if !r.Counted && len(why) < 8 {
+			why = append(why, r.Rule+": "+r.Why)
+		}
+	}
+	if len(why) == 0 {
+		return "no publication for this channel counts"
+	}
+	return fmt.Sprint(slices.Compact(why))
+}
+
+// Acquire returns the release that serves the channel, held until Done is called.
+func (c *Catalog) Acquire(name string) (*Serving, error) {
+	ch := (*c.channels.Load())[name]
+	if ch == nil {
+		return nil, fmt.Errorf("channel %q: %w", name, ErrUnknownChannel)
+	}
+	for {
+		r := ch.current.Load()
+		if r == nil {
+			return nil, fmt.Errorf("channel %q: %w: %s", name, ErrNotServing, ch.status().Error)
+		}
+		if r.acquire() {
+			return &Serving{channel: name, running: r}, nil
+		}
+		// r was retired between the load and the acquire, so its successor is published already.
+	}
+}
+
+// Channels returns the names of all channels, sorted.
+func (c *Catalog) Channels() []string {
+	return slices.Sorted(maps.Keys(*c.channels.Load()))
+}
+
+// Status returns the state of every channel, by name.
+func (c *Catalog) Status() map[string]Status {
+	all := map[string]Status{}
+	for name, ch := range *c.channels.Load() {
+		all[name] = ch.status()
+	}
+	return all
+}
+
+// Policy returns the trust policy in force, nil before Run.
+func (c *Catalog) Policy() *trust.Policy { return c.policy.Load() }

@@ -1,0 +1,274 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// Times of a channel's life.
+const (
+	// drainLimit is how long requests of a replaced release may go on; a stream longer than that is interrupted.
+	drainLimit = 60 * time.Second
+	// stopLimit is how long a runtime may take to end before it is killed.
+	stopLimit = 10 * time.Second
+	// firstRetry and lastRetry bound the waits after a failed load: the reason may pass (weights still being copied,
+	// memory short), but verifying gigabytes again and again would hurt what serves.
+	firstRetry = 2 * time.Second
+	lastRetry  = 5 * time.Minute
+	// checkEvery is how often a runtime is looked at for having failed for good.
+	checkEvery = time.Second
+)
+
+// A target is what a channel should serve.
+type target struct {
+	decision trust.Channel
+	policy   *trust.Policy
+	weights  []string
+}
+
+// A channel moves one channel from release to release. Its goroutine, run, alone changes what serves.
+type channel struct {
+	name string
+	c    *Catalog
+	stop context.CancelFunc // ends run
+	mail chan target        // holds the newest target only
+
+	current atomic.Pointer[running] // what serves; nil: nothing
+
+	mu       sync.Mutex
+	state    State // of what does not serve yet; a current release is ready
+	since    time.Time
+	err      string
+	draining int
+
+	// Owned by run.
+	wanted  target
+	retry   *time.Timer
+	wait    time.Duration // before the next retry; 0: nothing failed
+	retired sync.WaitGroup
+}
+
+func newChannel(c *Catalog, name string, stop context.CancelFunc) *channel {
+	ch := &channel{name: name, c: c, stop: stop, mail: make(chan target, 1), retry: time.NewTimer(time.Hour)}
+	ch.retry.Stop()
+	ch.set(StateNone, "starting")
+	return ch
+}
+
+// want tells the channel what to serve from now on. It never blocks; only the newest word counts.
+func (ch *channel) want(t target) {
+	select {
+	case <-ch.mail: // an older word that was not heard yet
+	default:
+	}
+	ch.mail <- t // only the catalog's goroutine sends, so there is room
+}
+
+// run carries out what is wanted until ctx ends, then stops everything it started.
+func (ch *channel) run(ctx context.Context) {
+	defer ch.retired.Wait()
+	defer ch.replace(nil, 0)
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case t := <-ch.mail:
+			if t.decision.Serve != ch.wanted.decision.Serve {
+				ch.wait = 0 // another release: what failed before says nothing about it
+			}
+			ch.wanted = t
+			if ch.wait != 0 {
+				continue // the retry timer runs
+			}
+		case <-ch.retry.C:
+		case <-check.C:
+			if r := ch.current.Load(); ch.wait != 0 || r == nil || r.backend.Status().State != backends.Failed {
+				continue
+			}
+		}
+		ch.reconcile(ctx)
+	}
+}
+
+// reconcile makes what serves the same as what is wanted, or says why it is not.
+func (ch *channel) reconcile(ctx context.Context) {
+	d, r := ch.wanted.decision, ch.current.Load()
+	var err error
+	switch {
+	case d.Serve == "":
+		// What may not be served stops now: there is no draining for what is no longer approved.
+		ch.replace(nil, 0)
+		ch.set(StateNone, whyNot(d))
+		ch.wait = 0
+		return
+	case r != nil && r.release == d.Serve && r.backend.Status().State == backends.Failed:
+		err = ch.restart(ctx, r)
+	case r != nil && r.release == d.Serve:
+		err = ch.republish(r)
+	default:
+		err = ch.load(ctx)
+	}
+	switch {
+	case err == nil:
+		ch.wait = 0
+		ch.retry.Stop()
+	case errors.Is(err, errSuperseded) || ctx.Err() != nil:
+	default:
+		ch.wait = min(max(2*ch.wait, firstRetry), lastRetry)
+		ch.retry.Reset(ch.wait)
+		ch.c.cfg.Log.Error("release is not served", "channel", ch.name, "release", d.Serve, "err", err,
+			"serving", ch.serving(), "retry", ch.wait)
+		if ch.current.Load() == nil {
+			ch.set(StateFailed, firstLine(err))
+		} else {
+			ch.set(StateReady, firstLine(err))
+		}
+	}
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// serving names the release that serves, for logs.
+func (ch *channel) serving() string {
+	if r := ch.current.Load(); r != nil {
+		return string(r.release)
+	}
+	return ""
+}
+
+// errSuperseded means that something else was wanted before the load was done.
+var errSuperseded = errors.New("another release is wanted by now")
+
+// load brings the wanted release up beside the current one and then replaces that. The order matters: a crash or an
+// error before the record leaves the old release decided and serving; after it, a restart comes up with the new one.
+func (ch *channel) load(ctx context.Context) error {
+	if ch.current.Load() == nil {
+		ch.set(StateLoading, "")
+	}
+	start := ch.c.cfg.Now()
+	r, err := ch.prepare(ctx, ch.wanted)
+	ch.c.metrics.loaded(ctx, ch.name, ch.c.cfg.Now().Sub(start), err)
+	if err != nil {
+		return err
+	}
+	if err := ch.record(); err != nil {
+		r.discard()
+		return err
+	}
+	old := ch.serving()
+	ch.replace(r, drainLimit)
+	ch.set(StateReady, "")
+	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", ch.wanted.decision.Epoch,
+		"weights", r.weights.Root(), "level", r.weights.Level(), "bytes", r.weights.Size(), "replaced", old,
+		"load", r.loadTime, "start", r.startTime)
+	return nil
+}
+
+// prepare verifies and starts a release; it gives up when another one is wanted meanwhile.
+func (ch *channel) prepare(ctx context.Context, t target) (*running, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		r   *running
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r, err := ch.c.start(ctx, ch.name, t)
+		done <- result{r, err}
+	}()
+	superseded := false
+	for {
+		select {
+		case res := <-done:
+			if superseded && res.err != nil {
+				res.err = errSuperseded
+			}
+			if superseded && res.err == nil { // done before it heard of the cancellation
+				res.r.discard()
+				res.err = errSuperseded
+			}
+			return res.r, res.err
+		case next := <-ch.mail:
+			ch.wanted = next
+			if next.decision.Serve != t.decision.Serve && !superseded {
+				superseded = true
+				cancel()
+				defer ch.again(next)
+			}
+		}
+	}
+}
+
+// again puts a target that arrived during a load back, unless a newer one has come.
+func (ch *channel) again(t target) {
+	select {
+	case ch.mail <- ch.wanted:
+	default:
+	}
+}
+
+// republish records a newer publication of the release that serves already.
+func (ch *channel) republish(r *running) error {
+	d := ch.wanted.decision
+	if r.epoch.Load() == d.Epoch {
+		ch.set(StateReady, "")
+		return nil
+	}
+	if err := ch.record(); err != nil {
+		return err
+	}
+	r.epoch.Store(d.Epoch)
+	r.publication.Store(&d.Publication)
+	ch.set(StateReady, "")
+	return nil
+}
+
+// restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
+func (ch *channel) restart(ctx context.Context, failed *running) error {
+	fresh, err := ch.c.launch(ctx, ch.name, ch.wanted, failed.weights)
+	if err != nil {
+		return fmt.Errorf("start the runtime again: %w", err)
+	}
+	fresh.loadTime, fresh.sealedBytes = failed.loadTime, failed.sealedBytes
+	failed.shared.Store(true) // its weights live on in fresh
+	ch.replace(fresh, 0)
+	ch.set(StateReady, "")
+	return nil
+}
+
+// record makes the decision durable. Nothing switches before this returns nil.
+func (ch *channel) record() error {
+	d, policy, now := ch.wanted.decision, ch.wanted.policy, ch.c.cfg.Now()
+	return ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
+}
+
+// replace publishes r (or nothing) and retires what served before: its requests may finish for as long as drain.
+func (ch *channel) replace(r *running, drain time.Duration) {
+	old := ch.current.Swap(r)
+	if old == nil {
+		return
+	}
+	ch.mu.Lock()
+	ch.draining++
+	ch.mu.Unlock()
+	ch.retired.Go(func() {
+		old.retire(drain)
+		ch.mu.Lock()
+		ch.draining--
+		ch.mu.Unlock()
+	})
+}

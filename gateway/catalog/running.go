@@ -1,0 +1,246 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier"
+	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// A running release holds its sealed weights and its runtime until the last request on it is done.
+type running struct {
+	c           *Catalog
+	release     statement.ID
+	description *trust.Release
+	weights     *seal.Weights
+	backend     backends.Backend
+	since       time.Time
+	loadTime    time.Duration // read, hash and seal
+	startTime   time.Duration // runtime start and warm-up
+	sealedBytes int64
+	shared      atomic.Bool // the weights belong to a successor
+
+	epoch       atomic.Int64
+	publication atomic.Pointer[statement.ID]
+
+	mu       sync.Mutex
+	inflight int64
+	closing  bool
+	idle     chan struct{} // closed when closing and nothing is in flight
+}
+
+// start turns a decided release into a running one: find, verify, seal, start, warm up. On an error nothing is left.
+func (c *Catalog) start(ctx context.Context, channel string, t target) (*running, error) {
+	ctx, span := c.cfg.Tracer.Start(ctx, "load "+channel)
+	defer span.End()
+	manifest := t.decision.Release.Manifest()
+	paths, err := store.FindWeights(t.weights, manifest.Root())
+	if err != nil {
+		return nil, err
+	}
+	begun := c.cfg.Now()
+	var errs []error
+	for _, path := range paths {
+		weights, size, err := c.admit(ctx, path, t)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		loadTime := c.cfg.Now().Sub(begun)
+		r, err := c.launch(ctx, channel, t, weights)
+		if err != nil {
+			weights.Close()
+			c.sealed.Add(-size)
+			return nil, err
+		}
+		r.loadTime, r.sealedBytes = loadTime, size
+		return r, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// admit seals the weights at path within what is left of the memory budget, and takes their size out of it.
+func (c *Catalog) admit(ctx context.Context, path string, t target) (*seal.Weights, int64, error) {
+	// One at a time: each may take all that is left of the budget, and they would only share the same disk.
+	select {
+	case c.admitting <- struct{}{}:
+		defer func() { <-c.admitting }()
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+	ctx, span := c.cfg.Tracer.Start(ctx, "verify and seal")
+	defer span.End()
+	weights, err := verifier.Admit(ctx, path, t.decision.Release.Manifest(), c.cfg.Memory-c.sealed.Load())
+	if err != nil {
+		return nil, 0, err
+	}
+	c.sealed.Add(weights.Size())
+	return weights, weights.Size(), nil
+}
+
+// launch starts a runtime on sealed weights and asks it the release's warm-up prompt.
+func (c *Catalog) launch(ctx context.Context, channel string, t target, weights *seal.Weights) (*running, error) {
+	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
+	defer span.End()
+	d := t.decision
+	backend, err := c.cfg.NewBackend(d.Release.Runtime.Kind)
+	if err != nil {
+		return nil, err
+	}
+	begun := c.cfg.Now()
+	spec := backends.Spec{
+		Args:         d.Release.Runtime.Args,
+		ChatTemplate: d.Release.Behaviour.ChatTemplate,
+		Build:        d.Release.Runtime.Build,
+	}
+	if err := backend.Start(ctx, weights, spec); err != nil {
+		stopBackend(backend)
+		return nil, fmt.Errorf("start runtime: %w", err)
+	}
+	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
+		stopBackend(backend)
+		return nil, fmt.Errorf("warm up: %w", err)
+	}
+	now := c.cfg.Now()
+	r := &running{
+		c: c, release: d.Serve, description: d.Release, weights: weights, backend: backend,
+		since: now, startTime: now.Sub(begun), idle: make(chan struct{}),
+	}
+	r.epoch.Store(d.Epoch)
+	r.publication.Store(&d.Publication)
+	return r, nil
+}
+
+// warmUpTokens bounds the answer to a warm-up prompt.
+const warmUpTokens = 64
+
+// warmUp asks the release's own first question. The answer is checked, and never logged.
+func warmUp(ctx context.Context, b backends.Backend, w trust.Warmup) error {
+	if w.Prompt == "" {
+		return nil
+	}
+	var answer strings.Builder
+	zero := 0.0
+	req := backends.ChatRequest{
+		Messages:    []backends.Message{{Role: "user", Content: w.Prompt}},
+		MaxTokens:   warmUpTokens,
+		Temperature: &zero,
+	}
+	err := b.Chat(ctx, req, func(chunk backends.Chunk) error {
+		answer.WriteString(chunk.Text)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(answer.String(), w.Contains) {
+		return fmt.Errorf("the answer does not contain %q, which the release says it does", w.Contains)
+	}
+	return nil
+}
+
+func stopBackend(b backends.Backend) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	return b.Stop(ctx)
+}
+
+// acquire adds a request, unless r is being retired.
+func (r *running) acquire() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return false
+	}
+	r.inflight++
+	return true
+}
+
+func (r *running) done() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inflight--
+	if r.closing && r.inflight == 0 {
+		close(r.idle)
+	}
+}
+
+func (r *running) requests() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.inflight
+}
+
+// retire lets requests finish for as long as drain, then stops the runtime and lets the memory go.
+func (r *running) retire(drain time.Duration) {
+	r.mu.Lock()
+	r.closing = true
+	if r.inflight == 0 {
+		close(r.idle)
+	}
+	r.mu.Unlock()
+	if drain > 0 {
+		late := time.NewTimer(drain)
+		defer late.Stop()
+		select {
+		case <-r.idle:
+		case <-late.C:
+			r.c.cfg.Log.Warn("requests were interrupted at the drain limit", "release", r.release, "requests", r.requests())
+		}
+	}
+	r.discard()
+}
+
+// discard stops the runtime at once and lets the memory go.
+func (r *running) discard() {
+	if err := stopBackend(r.backend); err != nil {
+		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
+	}
+	if r.shared.Load() {
+		return
+	}
+	if err := r.weights.Close(); err != nil {
+		r.c.cfg.Log.Error("sealed weights were not let go", "release", r.release, "err", err)
+	}
+	r.c.sealed.Add(-r.sealedBytes)
+}
+
+// Serving is one request's hold on a running release. Done must be called once.
+type Serving struct {
+	channel string
+	running *running
+	once    sync.Once
+}
+
+// Done lets go.
+func (s *Serving) Done() { s.once.Do(s.running.done) }
+
+// Channel returns the channel's name.
+func (s *Serving) Channel() string { return s.channel }
+
+// ID returns the id of the release that answers.
+func (s *Serving) ID() statement.ID { return s.running.release }
+
+// Release returns the release that answers. It must not be changed.
+func (s *Serving) Release() *trust.Release { return s.running.description }
+
+// Weights returns the root digest of the weights in memory.
+func (s *Serving) Weights() string { return s.running.weights.Root() }
+
+// Level returns how the weights are guarded.
+func (s *Serving) Level() seal.Level { return s.running.weights.Level() }
+
+// Chat asks the runtime; see [backends.Backend].
+func (s *Serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	return s.running.backend.Chat(ctx, req, emit)
+}

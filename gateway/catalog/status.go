@@ -1,0 +1,105 @@
+package catalog
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// A State is where a channel is.
+type State string
+
+// The states of a channel, as `weighbridge status` prints them.
+const (
+	StateNone     State = "none"     // nothing may be served
+	StateLoading  State = "loading"  // the first release is being verified and started
+	StateReady    State = "ready"    // a release serves, whatever else is being prepared
+	StateDraining State = "draining" // nothing serves any more, but requests still run
+	StateFailed   State = "failed"   // a release should serve and can't
+)
+
+// Status is what operators see of a channel. None of it is meant for callers.
+type Status struct {
+	Release, Weights, Level string // of what serves; empty if nothing does
+	Publication             string
+	Epoch                   int64
+	Sandbox                 string // full, partial or none
+	Build                   string // digest of the runtime's binary
+	State                   State
+	Since                   time.Time
+	Inflight                int64
+	Restarts                int
+	PID                     int
+	Error                   string // why nothing serves, or why what is newer does not
+	LoadTime, StartTime     time.Duration
+}
+
+// set records what the channel is doing, when that is something else than before.
+func (ch *channel) set(s State, why string) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.state != s {
+		ch.since = ch.c.cfg.Now()
+	}
+	ch.state, ch.err = s, why
+}
+
+func (ch *channel) status() Status {
+	r := ch.current.Load()
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	s := Status{State: ch.state, Since: ch.since, Error: ch.err}
+	if r == nil {
+		if ch.draining > 0 && s.State == StateNone {
+			s.State = StateDraining
+		}
+		return s
+	}
+	b := r.backend.Status()
+	s.Release, s.Weights, s.Level = string(r.release), r.weights.Root(), string(r.weights.Level())
+	s.Publication, s.Epoch = string(*r.publication.Load()), r.epoch.Load()
+	s.Sandbox, s.Build, s.Restarts, s.PID = string(b.Sandbox.Level), b.Build, b.Restarts, b.PID
+	s.Since, s.Inflight = r.since, r.requests()
+	s.LoadTime, s.StartTime = r.loadTime, r.startTime
+	s.State = StateReady
+	if b.State != backends.Ready {
+		s.State = StateLoading
+		if b.State == backends.Failed {
+			s.State = StateFailed
+		}
+	}
+	if s.Error == "" {
+		s.Error = b.Error
+	}
+	return s
+}
+
+// metrics are what Prometheus sees of loads.
+type metrics struct {
+	loads    metric.Int64Counter
+	duration metric.Float64Histogram
+}
+
+func newMetrics(m metric.Meter) (metrics, error) {
+	loads, err := m.Int64Counter("weighbridge.load.count", metric.WithDescription("releases loaded, by channel and outcome"))
+	if err != nil {
+		return metrics{}, err
+	}
+	duration, err := m.Float64Histogram("weighbridge.load.duration", metric.WithUnit("s"),
+		metric.WithDescription("from decision to a release that answers"))
+	return metrics{loads, duration}, err
+}
+
+func (m metrics) loaded(ctx context.Context, channel string, took time.Duration, err error) {
+	outcome := "serves"
+	if err != nil {
+		outcome = "refused"
+	}
+	attrs := metric.WithAttributes(attribute.String("channel", channel), attribute.String("outcome", outcome))
+	m.loads.Add(ctx, 1, attrs)
+	m.duration.Record(ctx, took.Seconds(), attrs)
+}

@@ -1,0 +1,108 @@
+// Package control is the operators' API.
+//
+// The one rule: it carries questions and answers, it approves nothing. Whoever reaches it can learn what is served and
+// why, and can cause nothing to be served that signed statements do not allow.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weighbridge/weighbridge/gateway/catalog"
+	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// maxMessage bounds a request, in bytes.
+const maxMessage = 1 << 20
+
+// A Catalog is what the control API reports on.
+type Catalog interface {
+	Status() map[string]catalog.Status
+	Policy() *trust.Policy // nil before there is one
+}
+
+// Listen opens the operators' socket, readable by this user alone. A socket left by a gateway that was killed is
+// replaced; one that answers is not.
+func Listen(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("listen for operators: %s is in use by another gateway", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("listen for operators: %w", err)
+		}
+	}
+	// Between bind and chmod the socket has the umask's mode, so it is made in a directory of its own and moved.
+	private, err := os.MkdirTemp(filepath.Dir(path), ".control-")
+	if err != nil {
+		return nil, fmt.Errorf("listen for operators: %w", err)
+	}
+	defer os.RemoveAll(private)
+	made := filepath.Join(private, "s")
+	l, err := net.Listen("unix", made)
+	if err != nil {
+		return nil, fmt.Errorf("listen for operators: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(made, 0o600), os.Rename(made, path)); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen for operators: %w", err)
+	}
+	return &socket{l, path}, nil
+}
+
+// socket removes its name when it is closed.
+type socket struct {
+	net.Listener
+	path string
+}
+
+func (s *socket) Close() error { return errors.Join(s.Listener.Close(), os.Remove(s.path)) }
+
+// Serve answers operators until ctx ends. It closes the listener.
+func Serve(ctx context.Context, l net.Listener, c Catalog) error {
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
+	controlv1.RegisterControlServer(s, &server{catalog: c})
+	stopped := context.AfterFunc(ctx, s.Stop) // answers take no time: nothing is worth draining
+	defer stopped()
+	if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve operators: %w", err)
+	}
+	return nil
+}
+
+type server struct {
+	controlv1.UnimplementedControlServer
+	catalog Catalog
+}
+
+// Status implements the Control service.
+func (s *server) Status(_ context.Context, req *controlv1.StatusRequest) (*controlv1.StatusResponse, error) {
+	res := &controlv1.StatusResponse{Channels: map[string]*controlv1.Channel{}}
+	if p := s.catalog.Policy(); p != nil {
+		res.Policy = &controlv1.Policy{Version: p.Version(), Digest: string(p.Digest()), Expires: timestamppb.New(p.Expires())}
+	}
+	for name, ch := range s.catalog.Status() {
+		if len(req.GetChannels()) > 0 && !slices.Contains(req.GetChannels(), name) {
+			continue
+		}
+		res.Channels[name] = &controlv1.Channel{
+			Release: ch.Release, Weights: ch.Weights, Level: ch.Level, Sandbox: ch.Sandbox,
+			Epoch: ch.Epoch, Publication: ch.Publication,
+			State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
+			Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error,
+		}
+	}
+	return res, nil
+}

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// Names in the state directory.
+const (
+	floorName  = "floor.json"
+	policyName = "policy.jsonl"
+	lockName   = "lock"
+)
+
+// ErrNoState means that the state directory was never made. Making one forgets every epoch that was accepted before,
+// so only a person may ask for it.
+var ErrNoState = errors.New("state directory does not exist")
+
+// State is the durable memory that makes going back impossible: the floor and the policy accepted with it. One
+// process holds it at a time. Its methods may be called concurrently.
+type State struct {
+	dir  string
+	lock *os.File
+
+	mu    sync.Mutex
+	floor trust.Floor
+}
+
+// CreateState makes an empty state directory. It refuses one that holds a state already.
+func CreateState(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create state: %w", err)
+	}
+	path := filepath.Join(dir, floorName)
+	if exists(path) {
+		return fmt.Errorf("create state: %s exists already", path)
+	}
+	return writeFloor(path, trust.Floor{})
+}
+
+// OpenState takes an existing state directory for this process alone, until Close.
+func OpenState(dir string) (*State, error) {
+	if !exists(filepath.Join(dir, floorName)) {
+		return nil, fmt.Errorf("open state: %s: %w", dir, ErrNoState)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open state: %s is in use by another gateway: %w", dir, err)
+	}
+	floor, err := ReadFloor(filepath.Join(dir, floorName))
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	return &State{dir: dir, lock: lock, floor: floor}, nil
+}
+
+// Close lets another process take the directory.
+func (s *State) Close() error { return s.lock.Close() }
+
+// Floor returns the floor as last saved.
+func (s *State) Floor() trust.Floor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.floor
+}
+
+// Raise replaces the floor by what raise makes of it. When it returns nil the new floor is durable; on an error the old
+// one stands, on disk and in memory. raise must not change what it is given.
+func (s *State) Raise(raise func(trust.Floor) trust.Floor) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := raise(s.floor)
+	if err := writeFloor(filepath.Join(s.dir, floorName), next); err != nil {
+		return fmt.Errorf("save floor: %w", err)
+	}
+	s.floor = next
+	return nil
+}
+
+// KeepPolicy keeps the bundles of an accepted policy beside the floor, so that it no longer depends on its source.
+func (s *State) KeepPolicy(bundles []byte) error {
+	return WriteFile(filepath.Join(s.dir, policyName), bundles, 0o600)
+}
+
+// Policy returns the bundles kept last, or an error that is [fs.ErrNotExist] if there are none.
+func (s *State) Policy() ([]byte, error) {
+	return readFile(filepath.Join(s.dir, policyName), maxStateFile)
+}
+
+// ReadFloor reads a floor file strictly: a floor that can't be read whole protects nothing.
+func ReadFloor(path string) (trust.Floor, error) {
+	var floor trust.Floor
+	data, err := readFile(path, maxStateFile)
+	if err != nil {
+		return floor, fmt.Errorf("read floor: %w", err)
+	}
+	if err := json.Unmarshal(data, &floor, json.RejectUnknownMembers(true)); err != nil {
+		return floor, fmt.Errorf("read floor %s: %w", path, err)
+	}
+	return floor, nil
+}
+
+func writeFloor(path string, floor trust.Floor) error {
+	data, err := json.Marshal(floor, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, append(data, '\n'), fs.FileMode(0o600))
+}
