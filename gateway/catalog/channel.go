@@ -173,7 +173,7 @@ func (ch *channel) load(ctx context.Context) error {
 	ch.set(StateReady, "")
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", ch.wanted.decision.Epoch,
 		"weights", r.weights.Root(), "level", r.weights.Level(), "bytes", r.weights.Size(), "replaced", old,
-		"load", r.loadTime, "start", r.startTime)
+		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
 	return nil
 }
 

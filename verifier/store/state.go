@@ -35,14 +35,15 @@ type State struct {
 	floor trust.Floor
 }
 
-// CreateState makes an empty state directory. It refuses one that holds a state already.
+// CreateState makes an empty state directory. Where there is a state already it changes nothing and returns an error
+// that is [fs.ErrExist].
 func CreateState(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create state: %w", err)
 	}
 	path := filepath.Join(dir, floorName)
 	if exists(path) {
-		return fmt.Errorf("create state: %s exists already", path)
+		return fmt.Errorf("create state: %s: %w", path, fs.ErrExist)
 	}
 	return writeFloor(path, trust.Floor{})
 }
