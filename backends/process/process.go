@@ -1,5 +1,213 @@
-// Package process supervises runtime processes.
+// Package process runs model servers as child processes that are confined, watched and never left behind.
+//
+// The one rule: a child lives no longer than the process that started it, and from before its first instruction it can
+// reach nothing but what it was given: an executable, open files, and one private directory to make sockets in.
+//
+// [Start] runs one child, [Supervisor] keeps one alive. The confinement is applied by the child itself, which is first
+// this very program, started again under [SandboxCommand]: so every main, and every TestMain of a package that starts
+// children, calls [Hook] before anything else.
 package process
 
-// Hook turns this process into the sandboxed child if it was started as one; otherwise it returns at once.
-func Hook() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+const (
+	// FirstFile is the descriptor number under which a child finds the first of [Config].Files.
+	FirstFile = 3
+
+	// launchTimeout is how long this program may take to start again and become the child: it is usually done in a
+	// hundredth of a second, but the machine may be loading another model.
+	launchTimeout = 30 * time.Second
+
+	// stopGrace is how long a child may take to end after SIGTERM if the caller set no earlier limit.
+	stopGrace = 10 * time.Second
+
+	// drainTimeout is how long what a dead child wrote is still read, in case something else holds its output open.
+	drainTimeout = time.Second
+)
+
+// Path returns the path under which a child opens Files[i] of its [Config].
+func Path(i int) string { return "/proc/self/fd/" + strconv.Itoa(FirstFile+i) }
+
+// Config describes one child.
+type Config struct {
+	Self  string       // the executable that calls [Hook]; empty: this one
+	Exec  *os.File     // what is executed, a sealed memory file in practice; statically linked or with system libraries
+	Name  string       // the child's argv[0]
+	Args  []string     // the rest of its arguments; its environment is always empty
+	Files []*os.File   // inherited, from descriptor FirstFile on; all others are closed
+	Dir   string       // its working directory, the only one in which it may make anything, and only sockets
+	Log   *slog.Logger // gets what it writes, line by line, at Debug
+}
+
+// A Process is one running child, or one that has ended.
+type Process struct {
+	cmd     *exec.Cmd
+	sandbox backends.Sandbox
+	out     *output
+	done    chan struct{}
+	err     error // why it ended; written before done is closed
+}
+
+// Start starts a child and returns when the confined child has replaced this program. Config's files may be closed then.
+func Start(c Config) (*Process, error) {
+	if c.Exec == nil || c.Log == nil || c.Dir == "" {
+		return nil, errors.New("start child process: executable, directory and log are required")
+	}
+	p := &Process{out: newOutput(c.Log), done: make(chan struct{})}
+	started := make(chan error, 1)
+	go p.run(c, started)
+	if err := <-started; err != nil {
+		<-p.done
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	return p, nil
+}
+
+// run starts the child and waits for it, on one thread: the kernel sends the parent-death signal when the thread that
+// forked the child ends, not the process, and Go ends idle threads.
+func (p *Process) run(c Config, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.done)
+
+	report, err := p.launch(c)
+	if err != nil {
+		started <- err
+		return
+	}
+	p.sandbox, err = readReport(report)
+	report.Close()
+	if err != nil {
+		p.cmd.Process.Kill()
+	} else {
+		started <- nil
+	}
+	p.wait()
+	if err != nil {
+		started <- p.withOutput(err)
+	}
+}
+
+// launch forks. It returns the pipe in which the child says how it is confined, and which its exec closes.
+func (p *Process) launch(c Config) (report *os.File, err error) {
+	report, reportW, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make report pipe: %w", err)
+	}
+	defer reportW.Close()
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		report.Close()
+		return nil, fmt.Errorf("make output pipe: %w", err)
+	}
+	defer outW.Close()
+
+	self := c.Self
+	if self == "" {
+		self = "/proc/self/exe"
+	}
+	spec, err := json.Marshal(sandboxSpec{Parent: os.Getpid(), Files: len(c.Files), Dir: c.Dir, Args: append([]string{c.Name}, c.Args...)})
+	if err != nil {
+		return nil, errors.Join(err, report.Close(), outR.Close())
+	}
+	p.cmd = exec.Command(self, SandboxCommand, string(spec))
+	p.cmd.Dir = c.Dir
+	p.cmd.Env = []string{} // not nil, which would be ours
+	p.cmd.Stdout, p.cmd.Stderr = outW, outW
+	p.cmd.ExtraFiles = append(append([]*os.File{}, c.Files...), c.Exec, reportW)
+	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, errors.Join(err, report.Close(), outR.Close())
+	}
+	go p.out.read(outR)
+	return report, nil
+}
+
+// readReport waits until the child has confined itself and executed what it was told to, or has failed.
+func readReport(r *os.File) (backends.Sandbox, error) {
+	r.SetReadDeadline(time.Now().Add(launchTimeout))
+	data, err := io.ReadAll(io.LimitReader(r, maxReport))
+	if err != nil {
+		return backends.Sandbox{}, fmt.Errorf("wait for the sandbox: %w", err)
+	}
+	var rep sandboxReport
+	if err := json.Unmarshal(data, &rep); err != nil {
+		return backends.Sandbox{}, errors.New("the child ended before it was confined")
+	}
+	if rep.Error != "" {
+		return backends.Sandbox{}, errors.New(rep.Error)
+	}
+	return rep.level(), nil
+}
+
+// wait reaps the child, after ending what it may have left in its process group.
+func (p *Process) wait() {
+	pid := p.cmd.Process.Pid
+	// Until it is reaped no other process can get its number, so that the signal can only reach its own group.
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	unix.Kill(-pid, unix.SIGKILL)
+	p.err = p.cmd.Wait()
+	if p.err == nil {
+		p.err = errors.New("exit status 0")
+	}
+	p.out.finish()
+}
+
+// PID returns the child's process number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Sandbox says how the child is confined.
+func (p *Process) Sandbox() backends.Sandbox { return p.sandbox }
+
+// Done is closed when the child has ended and all it wrote has been read.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err says why the child ended, once Done is closed: it is never nil then.
+func (p *Process) Err() error {
+	<-p.done
+	return p.err
+}
+
+// ErrWithOutput is Err with the last lines that the child wrote: for a child that never served, because a runtime
+// may write parts of a request.
+func (p *Process) ErrWithOutput() error { return p.withOutput(p.Err()) }
+
+func (p *Process) withOutput(err error) error {
+	if tail := p.out.tail(); tail != "" {
+		return fmt.Errorf("%w; it wrote:\n%s", err, tail)
+	}
+	return err
+}
+
+// Stop asks the child to end, kills it when ctx ends or after a while, and returns when it is gone.
+func (p *Process) Stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
+	// Signal knows whether the child was reaped: its number can't be another process's.
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		p.cmd.Process.Kill()
+		<-p.done
+	}
+}

@@ -1,0 +1,14 @@
+package process
+
+import "time"
+
+// Bounds on what a child may make this process keep or write.
+const (
+	maxReport = 64 << 10 // bytes of the sandbox's report
+
+	maxLine  = 2 << 10 // bytes of one line of output; the rest of it is dropped
+	tailSize = 12      // last lines kept for error messages
+
+	maxLines  = 200 // lines of output that are logged in one logWindow; more are counted
+	logWindow = 10 * time.Second
+)

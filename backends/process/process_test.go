@@ -1,0 +1,306 @@
+package process_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
+)
+
+// patience is how long a test waits for what should happen at once.
+const patience = 20 * time.Second
+
+// start starts the stand-in in a private directory, confined, with the given files.
+func start(t *testing.T, log *slog.Logger, files []*os.File, args ...string) *process.Process {
+	t.Helper()
+	executable := copyOfSelf()
+	defer executable.Close()
+	p, err := process.Start(process.Config{Exec: executable, Name: standin, Args: args, Files: files, Dir: t.TempDir(), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		p.Stop(ctx)
+	})
+	return p
+}
+
+func TestSandbox(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(outside, "service.sock")
+	for _, address := range []string{socket, "@service.sock"} {
+		l, err := net.Listen("unix", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	// Things a careless parent leaves lying about.
+	t.Setenv("WEIGHBRIDGE_SECRET", "x")
+	leaked, err := unix.Open(filepath.Join(outside, "secret"), unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(leaked)
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, slog.New(slog.DiscardHandler), []*os.File{w}, "probe", outside, socket)
+	w.Close()
+	var got probed
+	if err := json.UnmarshalRead(r, &got); err != nil {
+		t.Fatalf("probe did not report: %v, %v", err, p.ErrWithOutput())
+	}
+
+	allowed := []string{"listen inside", "read system libraries", "reopen an inherited file"}
+	kernelMay := []string{"signal the parent", "truncate a file outside"} // refused where the level is full
+	for what, failure := range got.Did {
+		want := slices.Contains(allowed, what)
+		if (failure == "") != want && (p.Sandbox().Level == backends.SandboxFull || !slices.Contains(kernelMay, what)) {
+			t.Errorf("%s: done %v (%s), want %v", what, failure == "", failure, want)
+		}
+	}
+	if len(got.Environment) != 0 {
+		t.Errorf("environment is %q, want none", got.Environment)
+	}
+	if want := []string{"0", "1", "2", "3"}; !slices.Equal(got.Descriptors, want) {
+		t.Errorf("descriptors are %q, want %q", got.Descriptors, want)
+	}
+	if got.Dumpable != 0 || got.NoNewPrivs != 1 || got.CoreLimit != 0 {
+		t.Errorf("dumpable %d, no_new_privs %d, core limit %d; want 0, 1, 0", got.Dumpable, got.NoNewPrivs, got.CoreLimit)
+	}
+}
+
+func TestSandboxLevel(t *testing.T) {
+	tests := []struct {
+		landlock int
+		seccomp  bool
+		want     backends.SandboxLevel
+		missing  string
+	}{
+		{7, true, backends.SandboxFull, ""},
+		{6, true, backends.SandboxFull, ""},
+		{5, true, backends.SandboxPartial, "signal"},
+		{4, true, backends.SandboxPartial, "ioctl"},
+		{2, true, backends.SandboxPartial, "truncate"},
+		{0, true, backends.SandboxPartial, "no Landlock"},
+		{7, false, backends.SandboxPartial, "datagrams"},
+		{3, false, backends.SandboxPartial, "network"},
+		{10, false, backends.SandboxPartial, "raw sockets"},
+		{0, false, backends.SandboxNone, "no Landlock"},
+	}
+	for _, tt := range tests {
+		got := process.Level(tt.landlock, tt.seccomp)
+		if got.Level != tt.want || !strings.Contains(strings.Join(got.Missing, "; "), tt.missing) {
+			t.Errorf("Level(%d, %v) = %v, want %v with %q", tt.landlock, tt.seccomp, got, tt.want, tt.missing)
+		}
+	}
+}
+
+func TestDiesWithItsParent(t *testing.T) {
+	parent := exec.Command("/proc/self/exe", "parent", t.TempDir())
+	parent.Args[0] = standin
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Wait()
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		parent.Process.Kill()
+		t.Fatal(err)
+	}
+	child, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	parent.Process.Kill()
+	if !ended(child) {
+		t.Errorf("child %d lives on after its parent was killed", pid)
+	}
+}
+
+// ended waits until the process of a pidfd has ended.
+func ended(pidfd int) bool {
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(fds, int(time.Until(deadline).Milliseconds())); n == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+func TestOutlivesTheThreadThatStartedIt(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var p *process.Process
+	var threadEnds sync.WaitGroup
+	threadEnds.Go(func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+		p = start(t, slog.New(slog.DiscardHandler), []*os.File{r}, "wait")
+	})
+	threadEnds.Wait()
+	r.Close()
+	// Only a living child takes more than the pipe holds.
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+		t.Errorf("child ended with the thread that called Start: %v (%v)", err, p.Err())
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Run("gently", func(t *testing.T) {
+		r, w, _ := os.Pipe()
+		defer w.Close()
+		p := start(t, slog.New(slog.DiscardHandler), []*os.File{r}, "wait")
+		p.Stop(t.Context())
+		if got, want := fmt.Sprint(p.Err()), "signal: terminated"; got != want {
+			t.Errorf("Err() = %q, want %q", got, want)
+		}
+		p.Stop(t.Context()) // again: nothing
+	})
+	t.Run("by force when the context ends", func(t *testing.T) {
+		lines := newLineLog()
+		p := start(t, lines.logger(), nil, "stubborn")
+		lines.waitFor(t, "ready")
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		p.Stop(ctx)
+		if got, want := fmt.Sprint(p.Err()), "signal: killed"; got != want {
+			t.Errorf("Err() = %q, want %q", got, want)
+		}
+	})
+}
+
+func TestOutputIsBounded(t *testing.T) {
+	lines := newLineLog()
+	p := start(t, lines.logger(), nil, "shout")
+	<-p.Done()
+	got := lines.all()
+	if n := strings.Count(got, "msg=\"runtime output\""); n != process.MaxLines {
+		t.Errorf("%d lines were logged, want %d", n, process.MaxLines)
+	}
+	if want := "lines=51"; !strings.Contains(got, want) {
+		t.Errorf("log does not say %q", want)
+	}
+	for line := range strings.Lines(got) {
+		if len(line) > process.MaxLine+100 {
+			t.Errorf("logged a line of %d bytes", len(line))
+		}
+	}
+	err := p.ErrWithOutput().Error()
+	last := fmt.Sprintf("line %d", process.MaxLines+49)
+	if !strings.HasPrefix(err, "exit status 3; it wrote:\n") || !strings.HasSuffix(err, last) || strings.Count(err, "\n") != process.TailSize {
+		t.Errorf("ErrWithOutput() = %q, want exit status and last %d lines", err, process.TailSize)
+	}
+}
+
+func TestStartRefuses(t *testing.T) {
+	script, err := os.Create(filepath.Join(t.TempDir(), "script"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(script, "#!/bin/sh\n")
+	onDisk, err := os.Open("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid := process.Config{Exec: copyOfSelf(), Name: standin, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+	tests := []struct {
+		name  string
+		spoil func(*process.Config)
+		want  string
+	}{
+		{"no executable", func(c *process.Config) { c.Exec = nil }, "required"},
+		{"no directory", func(c *process.Config) { c.Dir = "" }, "required"},
+		{"a missing directory", func(c *process.Config) { c.Dir += "/none" }, "no such file"},
+		{"a script", func(c *process.Config) { c.Exec = script }, "not scripts"},
+		{"an executable on disk", func(c *process.Config) { c.Exec = onDisk }, "not a memory file"},
+		{"another program as itself", func(c *process.Config) { c.Self = "/bin/true" }, "ended before it was confined"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := valid
+			tt.spoil(&c)
+			if _, err := process.Start(c); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Start() = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A lineLog keeps log lines and wakes whoever waits for one.
+type lineLog struct {
+	mu      sync.Mutex
+	text    string
+	changed chan struct{}
+}
+
+func newLineLog() *lineLog { return &lineLog{changed: make(chan struct{})} }
+
+func (l *lineLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text += string(p)
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return len(p), nil
+}
+
+func (l *lineLog) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text
+}
+
+func (l *lineLog) waitFor(t *testing.T, want string) {
+	t.Helper()
+	for limit := time.After(patience); ; {
+		l.mu.Lock()
+		text, changed := l.text, l.changed
+		l.mu.Unlock()
+		if strings.Contains(text, want) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("log never said %q", want)
+		}
+	}
+}
+
+func (l *lineLog) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}

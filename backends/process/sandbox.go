@@ -1,0 +1,226 @@
+package process
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/go-json-experiment/json"
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// SandboxCommand is the hidden subcommand under which a program that calls [Hook] confines itself and then becomes
+// the executable it was given.
+const SandboxCommand = "sandbox-exec"
+
+// exitSandbox is the exit status of a child that could not be confined. The reason is in its report.
+const exitSandbox = 126
+
+// A sandboxSpec is the one argument of SandboxCommand.
+type sandboxSpec struct {
+	Parent int      `json:"parent"` // the process that started this one; if another is found, it has died
+	Files  int      `json:"files"`  // how many descriptors the executable inherits; after them come it and the report pipe
+	Dir    string   `json:"dir"`
+	Args   []string `json:"args"` // from argv[0] on
+}
+
+// A sandboxReport is what the child says before its last exec.
+type sandboxReport struct {
+	Landlock int    `json:"landlock"` // the ABI that was applied; 0: none
+	Seccomp  bool   `json:"seccomp"`
+	Error    string `json:"error,omitzero"`
+}
+
+// level names what a kernel that lacks something leaves open. Sockets are confined twice, by seccomp and by Landlock,
+// because Landlock alone did not cover datagrams and sockets with a path before its ABI 10.
+func (r sandboxReport) level() backends.Sandbox {
+	var missing []string
+	lacks := func(condition bool, what string) {
+		if condition {
+			missing = append(missing, what)
+		}
+	}
+	lacks(r.Landlock == 0, "no Landlock: it can read and write the files of its user")
+	lacks(r.Landlock > 0 && r.Landlock < 3, "Landlock before ABI 3: it can truncate the files of its user")
+	lacks(r.Landlock > 0 && r.Landlock < 5, "Landlock before ABI 5: it can control devices by ioctl")
+	lacks(r.Landlock < 6, "no Landlock ABI 6: it can signal the processes of its user")
+	lacks(!r.Seccomp && r.Landlock < 4, "no seccomp filter: it can use the network")
+	lacks(!r.Seccomp && r.Landlock >= 4 && r.Landlock < 10, "no seccomp filter: it can send datagrams and reach local sockets")
+	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
+	switch {
+	case len(missing) == 0:
+		return backends.Sandbox{Level: backends.SandboxFull}
+	case r.Landlock == 0 && !r.Seccomp:
+		return backends.Sandbox{Level: backends.SandboxNone, Missing: missing}
+	default:
+		return backends.Sandbox{Level: backends.SandboxPartial, Missing: missing}
+	}
+}
+
+// Hook turns this process into the confined child if it was started as one; otherwise it returns at once.
+func Hook() {
+	if len(os.Args) < 2 || os.Args[1] != SandboxCommand {
+		return
+	}
+	err := RunSandboxed(os.Args[2:])
+	fmt.Fprintf(os.Stderr, "%s: %v\n", SandboxCommand, err)
+	os.Exit(exitSandbox)
+}
+
+// RunSandboxed confines this process and replaces it by the executable that it inherited. It returns only if that fails.
+func RunSandboxed(args []string) error {
+	// What follows holds for one thread, which is the one that survives the exec.
+	runtime.LockOSThread()
+	if len(args) != 1 {
+		return errors.New("is started by weighbridge itself, to confine a runtime")
+	}
+	var spec sandboxSpec
+	if err := json.Unmarshal([]byte(args[0]), &spec, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("read sandbox specification: %w", err)
+	}
+	if spec.Files < 0 || spec.Dir == "" || len(spec.Args) == 0 {
+		return errors.New("read sandbox specification: a field is missing")
+	}
+	executable := FirstFile + spec.Files
+	report := os.NewFile(uintptr(executable+1), "report")
+	rep, err := confine(spec, executable)
+	if err != nil {
+		json.MarshalWrite(report, sandboxReport{Error: err.Error()})
+		return err
+	}
+	if err := json.MarshalWrite(report, rep); err != nil {
+		return fmt.Errorf("report sandbox: %w", err)
+	}
+	// Everything after the files, whatever it is and however it came here, closes in the exec.
+	if err := unix.CloseRange(uint(executable), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	return fmt.Errorf("execute: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", executable), spec.Args, nil))
+}
+
+// confine takes away, in this order, everything that the runtime does not need.
+func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
+	var rep sandboxReport
+	if err := dieWithParent(spec.Parent); err != nil {
+		return rep, err
+	}
+	unix.Umask(0o077)
+	// No dump: a dump would put prompts and keys on disk.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return rep, fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return rep, fmt.Errorf("set no_new_privs: %w", err)
+	}
+	loader, err := interpreter(executable)
+	if err != nil {
+		return rep, err
+	}
+	if err := hideMemory(executable); err != nil {
+		return rep, err
+	}
+	if rep.Landlock, err = restrictFiles(spec.Dir, loader); err != nil {
+		return rep, err
+	}
+	// Best effort: the report says if the kernel has no filter.
+	rep.Seccomp = restrictCalls() == nil
+	return rep, nil
+}
+
+// dieWithParent asks for SIGKILL when the parent ends, and looks whether it had ended before we asked.
+func dieWithParent(parent int) error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("set parent death signal: %w", err)
+	}
+	if ppid := os.Getppid(); ppid != parent {
+		return fmt.Errorf("parent is process %d, not %d, which has ended", ppid, parent)
+	}
+	return nil
+}
+
+// hideMemory makes the kernel treat the coming process as one whose memory its own user may not look at (no ptrace, no
+// /proc/PID/mem, not dumpable): it does so for executables that the user may execute but not read. Capabilities would
+// override that, and no_new_privs keeps a root user from getting them back with the exec.
+func hideMemory(executable int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	none := [2]unix.CapUserData{} // version 3 reads two
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(executable, &st); err != nil {
+		return fmt.Errorf("stat executable: %w", err)
+	}
+	if st.Nlink != 0 {
+		return errors.New("executable is not a memory file") // changing the mode of one on disk would harm others
+	}
+	if err := unix.Fchmod(executable, st.Mode&0o111); err != nil {
+		return fmt.Errorf("make executable unreadable: %w", err)
+	}
+	return nil
+}
+
+// interpreter returns the path of the dynamic loader that the kernel starts for an executable; empty for a static one.
+func interpreter(fd int) (string, error) {
+	f, err := elf.NewFile(descriptor(fd))
+	if err != nil {
+		return "", fmt.Errorf("read executable: %w (only native executables can be confined, not scripts)", err)
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP && p.Filesz < unix.PathMax {
+			path, err := io.ReadAll(p.Open())
+			return strings.TrimRight(string(path), "\x00"), err
+		}
+	}
+	return "", nil
+}
+
+// A descriptor reads a file without moving its position, which others may share, and without owning it.
+type descriptor int
+
+func (d descriptor) ReadAt(p []byte, off int64) (int, error) {
+	n, err := unix.Pread(int(d), p, off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// What a dynamically linked runtime reads on its way up. None of it belongs to a user.
+var (
+	libraryDirs = []string{"/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"}
+	machineDirs = []string{"/sys/devices/system/cpu", "/sys/devices/system/node"} // how many cores, of what kind
+	systemFiles = []string{"/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", "/dev/null"}
+)
+
+// restrictFiles applies Landlock with all that this kernel knows of it and returns the ABI. Sealed memory needs no
+// rule: it has no path, and what is inherited is open already.
+func restrictFiles(dir, loader string) (abi int, err error) {
+	const read = ll.AccessFSReadFile | ll.AccessFSReadDir
+	rules := []landlock.Rule{
+		landlock.PathAccess(read, libraryDirs...).IgnoreIfMissing(),
+		landlock.PathAccess(read, machineDirs...).IgnoreIfMissing(),
+		landlock.PathAccess(ll.AccessFSReadFile, systemFiles...).IgnoreIfMissing(),
+		landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, dir),
+	}
+	if loader != "" {
+		rules = append(rules, landlock.PathAccess(ll.AccessFSExecute|ll.AccessFSReadFile, loader))
+	}
+	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
+		return 0, fmt.Errorf("apply Landlock: %w", err)
+	}
+	if abi, err = ll.LandlockGetABIVersion(); err != nil {
+		return 0, nil // this kernel has none: Restrict did nothing
+	}
+	return abi, nil
+}

@@ -1,0 +1,153 @@
+package process_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends/process"
+)
+
+// standin is the argv[0] under which this test binary acts as a runtime instead of running tests.
+const standin = "standin"
+
+func TestMain(m *testing.M) {
+	process.Hook()
+	if os.Args[0] == standin {
+		behave(os.Args[1], os.Args[2:])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// behave is the stand-in's main: what it finds goes to its first inherited file, or to its output.
+func behave(mode string, args []string) {
+	switch mode {
+	case "probe":
+		json.MarshalWrite(os.NewFile(process.FirstFile, "results"), probe(args[0], args[1]))
+	case "wait": // for its file to be closed
+		io.Copy(io.Discard, os.NewFile(process.FirstFile, "input"))
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ready")
+		select {}
+	case "shout":
+		fmt.Println(strings.Repeat("x", 3*process.MaxLine))
+		for i := range process.MaxLines + 50 {
+			fmt.Println("line", i)
+		}
+		os.Exit(3)
+	case "parent": // of a child that would outlive it
+		p, err := process.Start(process.Config{Exec: copyOfSelf(), Name: standin, Args: []string{"stubborn"}, Dir: args[0], Log: slog.New(slog.DiscardHandler)})
+		fmt.Println(p.PID(), err)
+		select {}
+	default:
+		panic("unknown mode " + mode)
+	}
+}
+
+// A probed is what the stand-in could do and what it saw, from inside the sandbox.
+type probed struct {
+	Did         map[string]string // attempt → "" if it worked, else the error
+	Environment []string
+	Descriptors []string
+	Dumpable    int
+	NoNewPrivs  int
+	CoreLimit   uint64
+}
+
+// probe tries everything that a confined runtime must not be able to do, and a few things that it must.
+func probe(outside, socket string) probed {
+	p := probed{Did: map[string]string{}, Environment: os.Environ(), Descriptors: descriptors()}
+	try := func(what string, err error) {
+		p.Did[what] = ""
+		if err != nil {
+			p.Did[what] = err.Error()
+		}
+	}
+	try("read a file outside", func() error { _, err := os.ReadFile(filepath.Join(outside, "secret")); return err }())
+	try("write a file outside", os.WriteFile(filepath.Join(outside, "new"), nil, 0o600))
+	try("truncate a file outside", os.Truncate(filepath.Join(outside, "secret"), 0))
+	try("remove a file outside", os.Remove(filepath.Join(outside, "secret")))
+	try("list a directory outside", func() error { _, err := os.ReadDir(outside); return err }())
+	try("read /etc/passwd", func() error { _, err := os.ReadFile("/etc/passwd"); return err }())
+	try("write a file inside", os.WriteFile("new", nil, 0o600))
+	try("execute a shell", exec.Command("/bin/sh", "-c", "exit 0").Run())
+	for _, network := range []string{"tcp", "udp", "unix", "unixgram"} {
+		address := map[string]string{"tcp": "127.0.0.1:9", "udp": "127.0.0.1:9", "unix": socket, "unixgram": socket}[network]
+		try("connect "+network, func() error { _, err := net.Dial(network, address); return err }())
+	}
+	try("connect an abstract socket", func() error { _, err := net.Dial("unix", "@"+filepath.Base(socket)); return err }())
+	try("listen tcp", func() error { _, err := net.Listen("tcp", "127.0.0.1:0"); return err }())
+	try("open a raw socket", func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err }())
+	try("open a netlink socket", func() error { _, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0); return err }())
+	try("signal the parent", syscall.Kill(os.Getppid(), 0))
+	try("trace the parent", unix.PtraceAttach(os.Getppid()))
+	try("read the parent's memory", func() error {
+		_, err := os.Open(fmt.Sprintf("/proc/%d/mem", os.Getppid()))
+		return err
+	}())
+
+	try("listen inside", func() error {
+		l, err := net.Listen("unix", "./inside.sock")
+		return errors.Join(err, func() error { _, err := l.(*net.UnixListener).File(); return err }())
+	}())
+	try("read system libraries", func() error { _, err := os.ReadDir("/usr/lib"); return err }())
+	try("reopen an inherited file", func() error { _, err := os.OpenFile(process.Path(0), os.O_WRONLY, 0); return err }())
+
+	p.Dumpable, _ = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	p.NoNewPrivs, _ = unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	var limit unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_CORE, &limit)
+	p.CoreLimit = limit.Cur
+	return p
+}
+
+// descriptors lists what is open, before anything else opens more.
+func descriptors() []string {
+	var open []string
+	for fd := range 256 {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		// What this program opens itself, such as its poller, closes on exec; what was inherited does not.
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			open = append(open, fmt.Sprint(fd))
+		}
+	}
+	return open
+}
+
+// copyOfSelf returns this test binary as a memory file that can be executed.
+func copyOfSelf() *os.File {
+	fd, err := unix.MemfdCreate(standin, unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if err != nil {
+		panic(err)
+	}
+	memory := os.NewFile(uintptr(fd), standin)
+	defer memory.Close()
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		panic(err)
+	}
+	defer self.Close()
+	if _, err := io.Copy(memory, self); err != nil {
+		panic(err)
+	}
+	// A file that is open for writing can't be executed.
+	readOnly, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		panic(err)
+	}
+	return readOnly
+}

@@ -1,0 +1,275 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// An Instance is one launch of a runtime, such as a [Process] with its socket.
+type Instance interface {
+	// Ready returns nil once the instance can serve. If the instance ends first it says why, if ctx does, its cause.
+	Ready(ctx context.Context) error
+
+	// Done is closed when the instance has ended by itself or was stopped; Err says why, once it has.
+	Done() <-chan struct{}
+	Err() error
+
+	// Stop ends the instance, gently until ctx ends, and lets go all it holds. It is called once, also when the
+	// instance has ended by itself.
+	Stop(ctx context.Context)
+}
+
+// SupervisorConfig describes a [Supervisor]. Launch, StartTimeout and Log are required.
+type SupervisorConfig[T Instance] struct {
+	Launch       func(context.Context) (T, error) // starts an instance; called again for each restart, never at once
+	Release      func()                           // called once, after the last instance was stopped; may be nil
+	StartTimeout time.Duration                    // of a restart; the first start has the limit of Start's context
+	Restart      RestartPolicy                    // zero: DefaultRestart
+	Log          *slog.Logger
+}
+
+// A Supervisor keeps one instance running and implements the states of a [backends.Backend]. One goroutine owns the
+// instance and moves the states on; all others see a snapshot, and are woken when it changes.
+type Supervisor[T Instance] struct {
+	cfg SupervisorConfig[T]
+
+	// term asks the goroutine to end, kill to waste no more time on it, done is closed when it has.
+	termCtx, killCtx context.Context
+	term, kill       context.CancelFunc
+	done             chan struct{}
+
+	mu      sync.Mutex
+	view    view[T]
+	changed chan struct{} // closed, and replaced, at each change of view
+}
+
+// A view is what others see of the state.
+type view[T Instance] struct {
+	state    backends.State
+	since    time.Time
+	restarts int
+	err      error
+	instance T // in state Ready
+}
+
+// NewSupervisor returns a Supervisor that is not started.
+func NewSupervisor[T Instance](c SupervisorConfig[T]) *Supervisor[T] {
+	if c.Restart == (RestartPolicy{}) {
+		c.Restart = DefaultRestart
+	}
+	s := &Supervisor[T]{cfg: c, done: make(chan struct{}), changed: make(chan struct{})}
+	s.termCtx, s.term = context.WithCancel(context.Background())
+	s.killCtx, s.kill = context.WithCancel(context.Background())
+	s.view = view[T]{state: backends.None, since: time.Now()}
+	return s
+}
+
+// Start launches the first instance and returns when it is ready.
+func (s *Supervisor[T]) Start(ctx context.Context) error {
+	s.mu.Lock()
+	if s.view.state != backends.None {
+		s.mu.Unlock()
+		return backends.ErrStarted
+	}
+	s.publish(func(v *view[T]) { v.state = backends.Loading })
+	s.mu.Unlock()
+
+	first, cancel := context.WithCancelCause(s.termCtx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	go s.run(first)
+	_, err := s.Acquire(context.Background()) // not ctx: run ends it when ctx ends, and then nothing is left behind
+	return err
+}
+
+// Acquire returns the instance that serves now. While one is being started, or has died unnoticed, it waits.
+func (s *Supervisor[T]) Acquire(ctx context.Context) (T, error) {
+	for {
+		s.mu.Lock()
+		v, changed := s.view, s.changed
+		s.mu.Unlock()
+		var none T
+		switch v.state {
+		case backends.Ready:
+			select {
+			case <-v.instance.Done(): // run is about to say so
+			default:
+				return v.instance, nil
+			}
+		case backends.None, backends.Stopped:
+			return none, backends.ErrNotRunning
+		case backends.Failed:
+			return none, fmt.Errorf("%w: %w", backends.ErrFailed, v.err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return none, fmt.Errorf("wait for runtime: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Peek returns the instance that serves now, if any.
+func (s *Supervisor[T]) Peek() (instance T, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.instance, s.view.state == backends.Ready
+}
+
+// Status returns what the supervisor knows; the runtime's own fields are left empty.
+func (s *Supervisor[T]) Status() backends.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := backends.Status{State: s.view.state, Since: s.view.since, Restarts: s.view.restarts}
+	if s.view.err != nil {
+		st.Error = s.view.err.Error()
+	}
+	return st
+}
+
+// Stop ends the instance and every attempt to start one, and returns when all is gone.
+func (s *Supervisor[T]) Stop(ctx context.Context) {
+	s.mu.Lock()
+	if s.view.state == backends.None {
+		s.publish(func(v *view[T]) { v.state = backends.Stopped })
+		close(s.done)
+	}
+	s.mu.Unlock()
+	s.term()
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		s.kill()
+		<-s.done
+	}
+}
+
+// run is the goroutine that owns the instance. first bounds the first launch, which is not repeated: nothing depends
+// on it yet, and its caller learns why it failed.
+func (s *Supervisor[T]) run(first context.Context) {
+	defer close(s.done)
+	inst, err := s.launch(first)
+	if err != nil {
+		s.end(err)
+		return
+	}
+	err = s.watch(inst)
+	for restarts := []time.Time(nil); ; {
+		now := time.Now()
+		delay, again := s.cfg.Restart.next(restarts, now)
+		if !again || s.termCtx.Err() != nil {
+			s.end(err)
+			return
+		}
+		restarts = append(restarts, now)
+		s.set(func(v *view[T]) { v.state, v.err, v.restarts = backends.Restarting, err, len(restarts) })
+		s.cfg.Log.Warn("runtime died, restarting it", "err", err, "restarts", len(restarts), "delay", delay)
+		if inst, err = s.relaunch(delay); err == nil {
+			err = s.watch(inst)
+		}
+	}
+}
+
+// end enters the last state, when nothing is left that would need what Release lets go.
+func (s *Supervisor[T]) end(err error) {
+	if s.cfg.Release != nil {
+		s.cfg.Release()
+	}
+	if s.termCtx.Err() != nil {
+		s.set(func(v *view[T]) { v.state = backends.Stopped })
+		return
+	}
+	s.set(func(v *view[T]) { v.state, v.err = backends.Failed, err })
+	s.cfg.Log.Error("runtime failed", "err", err)
+}
+
+// launch starts an instance and waits until it can serve.
+func (s *Supervisor[T]) launch(ctx context.Context) (T, error) {
+	var none T
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
+	}
+	inst, err := s.cfg.Launch(ctx)
+	if err != nil {
+		return none, err
+	}
+	if err := inst.Ready(ctx); err != nil {
+		inst.Stop(s.killCtx)
+		return none, err
+	}
+	return inst, nil
+}
+
+func (s *Supervisor[T]) relaunch(delay time.Duration) (T, error) {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.termCtx.Done():
+	}
+	ctx, cancel := context.WithTimeout(s.termCtx, s.cfg.StartTimeout)
+	defer cancel()
+	return s.launch(ctx)
+}
+
+// watch lets an instance serve until it ends, and returns why it did.
+func (s *Supervisor[T]) watch(inst T) error {
+	defer inst.Stop(s.killCtx)
+	s.set(func(v *view[T]) { v.state, v.instance = backends.Ready, inst })
+	select {
+	case <-inst.Done():
+		return inst.Err()
+	case <-s.termCtx.Done():
+		// Others must see this before the instance ends, so that no new request reaches one that does.
+		s.set(func(v *view[T]) { v.state = backends.Stopped })
+		return nil
+	}
+}
+
+func (s *Supervisor[T]) set(change func(*view[T])) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish(change)
+}
+
+// publish needs mu.
+func (s *Supervisor[T]) publish(change func(*view[T])) {
+	old := s.view.state
+	var none T
+	s.view.instance = none
+	change(&s.view)
+	if s.view.state != old {
+		s.view.since = time.Now()
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// A RestartPolicy bounds restarts: at most Max of them within Window, the n-th of them Base·2ⁿ⁻¹ after the death.
+type RestartPolicy struct {
+	Max    int
+	Window time.Duration
+	Base   time.Duration
+}
+
+// DefaultRestart heals what happens once in a while, and within seconds gives up on what happens each time.
+var DefaultRestart = RestartPolicy{Max: 5, Window: 10 * time.Minute, Base: 100 * time.Millisecond}
+
+// next says how long after now to restart, given the earlier restarts, or that there were too many.
+func (p RestartPolicy) next(restarts []time.Time, now time.Time) (delay time.Duration, again bool) {
+	recent := 0
+	for _, t := range restarts {
+		if now.Sub(t) < p.Window {
+			recent++
+		}
+	}
+	if recent >= p.Max {
+		return 0, false
+	}
+	return p.Base << recent, true
+}
