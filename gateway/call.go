@@ -1,0 +1,45 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+
+	"go.opentelemetry.io/otel/propagation"
+)
+
+const (
+	protocolHTTP = "http"
+	protocolGRPC = "grpc"
+
+	// Headers of HTTP, metadata of gRPC.
+	headerRelease   = "weighbridge-release"
+	headerWeights   = "weighbridge-weights"
+	headerLevel     = "weighbridge-level"
+	headerRequestID = "x-request-id"
+)
+
+// traceContext reads the W3C traceparent, and nothing else that callers may send: baggage stays outside.
+var traceContext = propagation.TraceContext{}
+
+// requestID keeps a caller's id if it is fit for a log, or makes one.
+func requestID(given string) string {
+	if sane(given) {
+		return given
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it does not fail
+	return hex.EncodeToString(id[:])
+}
+
+func sane(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}

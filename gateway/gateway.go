@@ -1,0 +1,140 @@
+// Package gateway is the front door: callers come in over gRPC or HTTP, and an answer goes back.
+//
+//	listen ▸ identify ▸ authorize ▸ limit ▸ catalog ▸ stream back
+//
+// The one rule: every check stands once, in the flow of a request (request.go), and never in a protocol. HTTP and gRPC
+// only translate: they decode into the fields we allow, refuse every other, and nothing that a caller wrote reaches a
+// runtime except through those fields. What a caller learns of an error is decided in status.go alone.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/identity"
+)
+
+var (
+	// ErrUnknownChannel means there is no such channel. Callers get the answer of a channel they have no right to.
+	ErrUnknownChannel = errors.New("unknown channel")
+
+	// ErrNotServing means the channel serves nothing now. The text around it is the reason, for the log; callers learn
+	// only that they may try again later.
+	ErrNotServing = errors.New("channel is not serving")
+)
+
+// A Catalog knows what serves each channel. Its methods are called concurrently and don't block.
+type Catalog interface {
+	// Acquire returns what serves the channel, which goes on serving at least until its Done is called. Errors wrap
+	// ErrUnknownChannel or ErrNotServing.
+	Acquire(channel string) (Serving, error)
+	// Channels returns every channel, serving or not, by name.
+	Channels() []ChannelInfo
+}
+
+// Serving is a lease of one running release, for one request.
+type Serving interface {
+	Info() ServingInfo
+	// Chat is [backends.Backend.Chat] of the runtime.
+	Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error
+	// Done gives the lease back. It is called once, when nothing more of the answer is needed.
+	Done()
+}
+
+// ServingInfo is what answers a request, and within which limits.
+type ServingInfo struct {
+	Channel string
+	Release string // "sha256:…"
+	Weights string // "sha256:…", the root digest
+	Level   string // such as "sealed"
+	Limits  Limits
+}
+
+// Limits are what a release allows its callers. The zero value leaves what it does not name at the gateway's own.
+type Limits struct {
+	SystemPrompt string // put before every conversation; a caller's own is refused then
+	Temperature  Range
+	TopP         Range
+	MaxTokens    int // of an answer; 0: the release names no limit
+}
+
+// Range is a sampling parameter's default and the most a caller may ask for; nil: the release does not say.
+type Range struct {
+	Default, Max *float64
+}
+
+// ChannelInfo is a channel as it is listed.
+type ChannelInfo struct {
+	Channel string
+	Release string // "" if nothing serves
+	Weights string
+	Level   string
+	State   string // none, loading, ready, draining or failed
+	Since   time.Time
+}
+
+// StateReady is the state of a channel that answers.
+const StateReady = "ready"
+
+// Config says what a gateway is made of. Catalog, Access and Identity are required.
+type Config struct {
+	Catalog  Catalog
+	Access   func() *access.Policy // the rules in force; asked at each request, and nil denies all
+	Identity *identity.Source
+	Log      *slog.Logger  // nil: nowhere
+	Meter    metric.Meter  // nil: nothing is measured
+	Tracer   trace.Tracer  // nil: nothing is traced
+	Drain    time.Duration // how long a shutdown waits for answers in flight; 0: DefaultDrain
+}
+
+// A Gateway answers requests. Make it with [New].
+type Gateway struct {
+	catalog  Catalog
+	access   func() *access.Policy
+	identity *identity.Source
+	log      *slog.Logger
+	meters   *meters
+	tracer   trace.Tracer
+	drain    time.Duration
+
+	slots chan struct{} // one for each request in flight
+}
+
+// New returns a gateway that does not listen yet.
+func New(c Config) (*Gateway, error) {
+	var errs []error
+	for name, missing := range map[string]bool{"Catalog": c.Catalog == nil, "Access": c.Access == nil, "Identity": c.Identity == nil} {
+		if missing {
+			errs = append(errs, fmt.Errorf("%s is required", name))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("gateway: %w", errors.Join(errs...))
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Tracer == nil {
+		c.Tracer = tracenoop.NewTracerProvider().Tracer("")
+	}
+	if c.Drain == 0 {
+		c.Drain = DefaultDrain
+	}
+	m, err := newMeters(c.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return &Gateway{
+		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
+		slots: make(chan struct{}, maxInFlight),
+	}, nil
+}

@@ -1,0 +1,242 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/identity"
+	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
+)
+
+// grpcServer returns the server of the gRPC door, and the health that it reports.
+func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
+	s := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(g.identity.ServerTLS("h2"))),
+		grpc.UnaryInterceptor(g.unary),
+		grpc.StreamInterceptor(g.streaming),
+		grpc.MaxRecvMsgSize(maxBody),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace, MaxConnectionIdle: idleTimeout,
+			Time: idleTimeout, Timeout: writeTimeout,
+		}),
+	)
+	pb.RegisterInferenceServer(s, &inference{g: g})
+	h := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(s, h)
+	reflection.Register(s)
+	return s, h
+}
+
+type callKey struct{}
+
+// callOf returns the call that an interceptor found to be ctx's.
+func callOf(ctx context.Context) call {
+	c, _ := ctx.Value(callKey{}).(call)
+	return c
+}
+
+// identify finds out who calls. What is not ours to authorize by rule (health, reflection) is for our own trust domain.
+func (g *Gateway) identify(ctx context.Context, method string, server any) (context.Context, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	ctx = traceContext.Extract(ctx, carrier(md))
+	c := call{protocol: protocolGRPC, id: requestID(carrier(md).Get(headerRequestID))}
+	var err error
+	c.caller, err = identity.PeerFromContext(ctx)
+	if err == nil {
+		if _, ours := server.(*inference); !ours && !c.caller.MemberOf(g.identity.TrustDomain()) {
+			err = fmt.Errorf("caller %s: %w: not of trust domain %s", c.caller, access.ErrDenied, g.identity.TrustDomain())
+		}
+	}
+	if err != nil {
+		g.logOther(ctx, c, method, err)
+		return ctx, err
+	}
+	return context.WithValue(ctx, callKey{}, c), nil
+}
+
+func (g *Gateway) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (_ any, err error) {
+	defer g.recovered(ctx, info.FullMethod, &err)
+	ctx, err = g.identify(ctx, info.FullMethod, info.Server)
+	if err != nil {
+		return nil, toGRPC(err)
+	}
+	_ = grpc.SetHeader(ctx, metadata.Pairs(headerRequestID, callOf(ctx).id))
+	return next(ctx, req)
+}
+
+func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer g.recovered(stream.Context(), info.FullMethod, &err)
+	ctx, err := g.identify(stream.Context(), info.FullMethod, server)
+	if err != nil {
+		return toGRPC(err)
+	}
+	_ = stream.SetHeader(metadata.Pairs(headerRequestID, callOf(ctx).id))
+	return next(server, &identified{stream, ctx})
+}
+
+// identified is a stream whose context knows the call.
+type identified struct {
+	grpc.ServerStream
+	ctx context.Context // the stream's, as gRPC has it
+}
+
+func (s *identified) Context() context.Context { return s.ctx }
+
+// recovered keeps one request's bug from ending the others.
+func (g *Gateway) recovered(ctx context.Context, method string, err *error) {
+	if p := recover(); p != nil {
+		g.log.ErrorContext(ctx, "request panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+		*err = toGRPC(fmt.Errorf("panic: %v", p)) //nolint:errorlint // p is no error
+	}
+}
+
+// inference is the service: it decodes, and hands over.
+type inference struct {
+	pb.UnimplementedInferenceServer
+	g *Gateway
+}
+
+// Chat implements the service.
+func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) error {
+	r := &request{
+		call: callOf(stream.Context()), channel: in.GetModel(), stop: in.GetStop(), temperature: in.Temperature, topP: in.TopP, seed: in.Seed,
+		stream: true, maxTokensName: "max_tokens",
+	}
+	if err := known(in); err != nil {
+		s.g.logOther(stream.Context(), r.call, operationChat, err)
+		return toGRPC(err)
+	}
+	if in.MaxTokens != nil {
+		n := int64(in.GetMaxTokens())
+		r.maxTokens = &n
+	}
+	for _, m := range in.GetMessages() {
+		r.messages = append(r.messages, backends.Message{Role: m.GetRole(), Content: m.GetContent()})
+	}
+	return toGRPC(s.g.chat(stream.Context(), r, &grpcAnswer{stream: stream}))
+}
+
+// ListModels implements the service.
+func (s *inference) ListModels(ctx context.Context, in *pb.ListModelsRequest) (*pb.ListModelsResponse, error) {
+	c := callOf(ctx)
+	err := known(in)
+	var infos []ChannelInfo
+	if err == nil {
+		infos, err = s.g.models(c)
+	}
+	s.g.logOther(ctx, c, access.MethodModels, err)
+	if err != nil {
+		return nil, toGRPC(err)
+	}
+	out := &pb.ListModelsResponse{}
+	for _, i := range infos {
+		out.Models = append(out.Models, &pb.Model{Model: i.Channel, Release: i.Release, Weights: i.Weights, Level: i.Level, State: i.State})
+	}
+	return out, nil
+}
+
+// grpcAnswer sends an answer as a stream of messages.
+type grpcAnswer struct {
+	stream grpc.ServerStreamingServer[pb.ChatResponse]
+	info   *ServingInfo // nil once a message named it
+}
+
+func (a *grpcAnswer) begin(info ServingInfo) {
+	a.info = &info
+	md := metadata.Pairs(headerRelease, info.Release, headerWeights, info.Weights, headerLevel, info.Level)
+	_ = a.stream.SetHeader(md) // it fails if headers were sent, and they were not
+	a.stream.SetTrailer(md)
+}
+
+func (a *grpcAnswer) send(c backends.Chunk) error {
+	m := &pb.ChatResponse{Text: c.Text, FinishReason: c.FinishReason}
+	if c.Usage != nil {
+		m.Usage = &pb.Usage{PromptTokens: int32(c.Usage.PromptTokens), CompletionTokens: int32(c.Usage.CompletionTokens)}
+	}
+	if a.info != nil {
+		m.Release, m.Weights, m.Level, a.info = a.info.Release, a.info.Weights, a.info.Level, nil
+	}
+	if err := a.stream.Send(m); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+// known refuses fields that the contract does not have, at any depth: whoever sent one means something by it that
+// would be lost.
+func known(m proto.Message) error { return knownIn(m.ProtoReflect(), "") }
+
+func knownIn(m protoreflect.Message, path string) error {
+	if raw := m.GetUnknown(); len(raw) > 0 {
+		number, _, _ := protowire.ConsumeTag(raw)
+		return invalid(fmt.Sprintf("%sfield %d", path, number), "is unknown")
+	}
+	var err error
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil || f.IsMap():
+		case f.IsList():
+			for i := 0; i < v.List().Len() && err == nil; i++ {
+				err = knownIn(v.List().Get(i).Message(), fmt.Sprintf("%s%s[%d].", path, f.Name(), i))
+			}
+		default:
+			err = knownIn(v.Message(), fmt.Sprintf("%s%s.", path, f.Name()))
+		}
+		return err == nil
+	})
+	return err
+}
+
+// carrier lets the trace propagator read metadata.
+type carrier metadata.MD
+
+// Get implements propagation.TextMapCarrier.
+func (c carrier) Get(key string) string {
+	if v := metadata.MD(c).Get(key); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// Set implements propagation.TextMapCarrier; nothing is sent on.
+func (c carrier) Set(string, string) {}
+
+// Keys implements propagation.TextMapCarrier.
+func (c carrier) Keys() []string {
+	keys := make([]string, 0, len(c))
+	for k := range c {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// setHealth answers what probes ask for: the server as a whole, the names that Kubernetes' endpoint pickers use, and
+// the service.
+func setHealth(h *health.Server, ready bool) {
+	status := map[bool]grpc_health_v1.HealthCheckResponse_ServingStatus{
+		true: grpc_health_v1.HealthCheckResponse_SERVING, false: grpc_health_v1.HealthCheckResponse_NOT_SERVING,
+	}
+	h.SetServingStatus("", status[true])
+	h.SetServingStatus("liveness", status[true])
+	h.SetServingStatus("readiness", status[ready])
+	h.SetServingStatus(pb.Inference_ServiceDesc.ServiceName, status[ready])
+}

@@ -1,0 +1,208 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// Names of the OpenTelemetry conventions for generative AI, which are still in development.
+const (
+	attrOperation = attribute.Key("gen_ai.operation.name")
+	attrProvider  = attribute.Key("gen_ai.provider.name")
+	attrModel     = attribute.Key("gen_ai.request.model")
+	attrTokenType = attribute.Key("gen_ai.token.type")
+	attrErrorType = attribute.Key("error.type")
+
+	operationChat = "chat"
+	provider      = "weighbridge"
+)
+
+var (
+	durationBuckets = []float64{0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92}
+	firstBuckets    = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
+	perTokenBuckets = []float64{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5}
+	tokenBuckets    = []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}
+)
+
+// meters are what the gateway counts.
+type meters struct {
+	duration metric.Float64Histogram
+	first    metric.Float64Histogram
+	perToken metric.Float64Histogram
+	tokens   metric.Int64Histogram
+	active   metric.Int64UpDownCounter
+}
+
+func newMeters(m metric.Meter) (*meters, error) {
+	if m == nil {
+		m = metricnoop.NewMeterProvider().Meter("")
+	}
+	var out meters
+	var errs [5]error
+	out.duration, errs[0] = m.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time from a request to the end of its answer."), metric.WithExplicitBucketBoundaries(durationBuckets...))
+	out.first, errs[1] = m.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
+		metric.WithDescription("Time from a request to the first part of its answer."), metric.WithExplicitBucketBoundaries(firstBuckets...))
+	out.perToken, errs[2] = m.Float64Histogram("gen_ai.server.time_per_output_token", metric.WithUnit("s"),
+		metric.WithDescription("Time per token after the first."), metric.WithExplicitBucketBoundaries(perTokenBuckets...))
+	out.tokens, errs[3] = m.Int64Histogram("gen_ai.client.token.usage", metric.WithUnit("{token}"),
+		metric.WithDescription("Tokens of a request and of its answer."), metric.WithExplicitBucketBoundaries(tokenBuckets...))
+	out.active, errs[4] = m.Int64UpDownCounter("weighbridge.requests.active", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that are being answered."))
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &out, nil
+}
+
+// An observation follows one chat. It sees counts, names and times, and never a word of the conversation.
+type observation struct {
+	g    *Gateway
+	ctx  context.Context
+	span trace.Span
+	r    *request
+
+	start, first time.Time
+	info         ServingInfo
+	usage        *backends.Usage
+	finish       string
+}
+
+func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
+	ctx, span := g.tracer.Start(ctx, operationChat, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attrOperation.String(operationChat), attrProvider.String(provider), attribute.Bool("gen_ai.request.stream", r.stream),
+		attribute.String("weighbridge.caller", r.caller.String()), attribute.String("weighbridge.request.id", r.id)))
+	if r.maxTokens != nil {
+		span.SetAttributes(attribute.Int64("gen_ai.request.max_tokens", *r.maxTokens))
+	}
+	if r.temperature != nil {
+		span.SetAttributes(attribute.Float64("gen_ai.request.temperature", *r.temperature))
+	}
+	if r.topP != nil {
+		span.SetAttributes(attribute.Float64("gen_ai.request.top_p", *r.topP))
+	}
+	g.meters.active.Add(ctx, 1)
+	return ctx, &observation{g: g, ctx: ctx, span: span, r: r, start: time.Now()}
+}
+
+// serving notes who answers. Only from here on the channel is a name of ours: before, it is a caller's text, which must
+// not become a label or the name of a span.
+func (o *observation) serving(info ServingInfo) {
+	o.info = info
+	o.span.SetName(operationChat + " " + info.Channel)
+	o.span.SetAttributes(attrModel.String(info.Channel), attribute.String("gen_ai.response.model", info.Channel),
+		attribute.String("weighbridge.release", info.Release), attribute.String("weighbridge.weights", info.Weights),
+		attribute.String("weighbridge.level", info.Level))
+}
+
+func (o *observation) chunk(c backends.Chunk) {
+	if o.first.IsZero() {
+		o.first = time.Now()
+	}
+	if c.Usage != nil {
+		o.usage = c.Usage
+	}
+	if c.FinishReason != "" {
+		o.finish = c.FinishReason
+	}
+}
+
+// end records everything at once.
+func (o *observation) end(err error) {
+	defer o.span.End()
+	end := time.Now()
+	// The caller may be gone, and with it the context; the record is kept all the same.
+	ctx := context.WithoutCancel(o.ctx)
+	out := outcomeOf(err)
+	m := o.g.meters
+	labels := []attribute.KeyValue{attrOperation.String(operationChat), attrProvider.String(provider)}
+	if o.info.Channel != "" {
+		labels = append(labels, attrModel.String(o.info.Channel))
+	}
+	if out.code != "" {
+		o.span.SetStatus(codes.Error, out.code)
+		o.span.SetAttributes(attrErrorType.String(out.code))
+	}
+	if !o.first.IsZero() {
+		m.first.Record(ctx, o.first.Sub(o.start).Seconds(), metric.WithAttributes(labels...))
+		o.span.SetAttributes(attribute.Float64("gen_ai.response.time_to_first_chunk", o.first.Sub(o.start).Seconds()))
+	}
+	if o.usage != nil {
+		in, outTokens := o.usage.PromptTokens, o.usage.CompletionTokens
+		m.tokens.Record(ctx, int64(in), metric.WithAttributes(append(labels, attrTokenType.String("input"))...))
+		m.tokens.Record(ctx, int64(outTokens), metric.WithAttributes(append(labels, attrTokenType.String("output"))...))
+		if outTokens > 1 {
+			m.perToken.Record(ctx, end.Sub(o.first).Seconds()/float64(outTokens-1), metric.WithAttributes(labels...))
+		}
+		o.span.SetAttributes(attribute.Int("gen_ai.usage.input_tokens", in), attribute.Int("gen_ai.usage.output_tokens", outTokens))
+	}
+	if o.finish != "" {
+		o.span.SetAttributes(attribute.StringSlice("gen_ai.response.finish_reasons", []string{o.finish}))
+	}
+	if out.code != "" {
+		labels = append(labels, attrErrorType.String(out.code))
+	}
+	m.duration.Record(ctx, end.Sub(o.start).Seconds(), metric.WithAttributes(labels...))
+	m.active.Add(ctx, -1)
+	o.log(ctx, out, err, end)
+}
+
+// log writes the access log: one line for each chat.
+func (o *observation) log(ctx context.Context, out outcome, err error, end time.Time) {
+	attrs := append(o.r.attrs(out), slog.String("method", operationChat), slog.String("channel", o.r.channel),
+		slog.Bool("stream", o.r.stream), slog.Duration("duration", end.Sub(o.start)))
+	if o.info.Release != "" {
+		attrs = append(attrs, slog.String("release", o.info.Release), slog.String("weights", o.info.Weights), slog.String("level", o.info.Level))
+	}
+	if !o.first.IsZero() {
+		attrs = append(attrs, slog.Duration("first", o.first.Sub(o.start)))
+	}
+	if o.usage != nil {
+		attrs = append(attrs, slog.Int("prompt_tokens", o.usage.PromptTokens), slog.Int("completion_tokens", o.usage.CompletionTokens))
+	}
+	if o.finish != "" {
+		attrs = append(attrs, slog.String("finish", o.finish))
+	}
+	if span := o.span.SpanContext(); span.IsValid() {
+		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
+	}
+	o.g.logRequest(ctx, out, err, attrs)
+}
+
+// logOther writes the access log's line of a call that is not a chat, or never became one.
+func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
+	out := outcomeOf(err)
+	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
+}
+
+func (c *call) attrs(out outcome) []slog.Attr {
+	status := slog.Int("status", out.http)
+	if c.protocol == protocolGRPC {
+		status = slog.String("status", out.grpc.String())
+	}
+	return []slog.Attr{slog.String("request_id", c.id), slog.String("caller", c.caller.String()), slog.String("protocol", c.protocol), status}
+}
+
+// logRequest gives operators the reason that callers don't get. Trouble of ours is a warning; callers' mistakes and
+// refusals are not.
+func (g *Gateway) logRequest(ctx context.Context, out outcome, err error, attrs []slog.Attr) {
+	level := slog.LevelInfo
+	if err != nil {
+		attrs = append(attrs, slog.String("outcome", out.code), slog.String("err", err.Error()))
+		if out.http >= 500 {
+			level = slog.LevelWarn
+		}
+	}
+	g.log.LogAttrs(ctx, level, "request", attrs...)
+}

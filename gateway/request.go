@@ -1,0 +1,223 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
+)
+
+// A call is who asks, and through which door.
+type call struct {
+	caller   spiffeid.ID
+	id       string // request id
+	protocol string // "http" or "grpc"
+}
+
+// A request is a chat as both doors understand it: decoded, but not checked yet.
+type request struct {
+	call
+	channel     string
+	messages    []backends.Message
+	maxTokens   *int64
+	temperature *float64
+	topP        *float64
+	stop        []string
+	seed        *int64
+	stream      bool // whether the caller wants the answer in pieces
+
+	maxTokensName string // how the caller spelled it
+}
+
+// An answer is where the parts of an answer go.
+type answer interface {
+	// begin says who answers. It may set headers, but an error may still follow instead of an answer.
+	begin(ServingInfo)
+	// send passes a part on. Its error wraps errGone if the caller is no longer there.
+	send(backends.Chunk) error
+}
+
+// chat answers one request. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
+// caller, and every request, answered or not, leaves one line in the log.
+func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
+	ctx, o := g.observe(ctx, r)
+	defer func() { o.end(err) }()
+
+	if err := g.access().Check(r.caller, r.channel, access.MethodChat); err != nil {
+		return err
+	}
+	leave, err := g.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := r.check(); err != nil {
+		return err
+	}
+	serving, err := g.catalog.Acquire(r.channel)
+	if err != nil {
+		return err
+	}
+	// Whoever swaps the release waits for this: not before the last part was sent.
+	defer serving.Done()
+	info := serving.Info()
+	o.serving(info)
+	req, err := r.complete(info.Limits)
+	if err != nil {
+		return err
+	}
+	to.begin(info)
+
+	finished := false
+	err = serving.Chat(ctx, req, func(c backends.Chunk) error {
+		c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
+		finished = finished || c.FinishReason != ""
+		o.chunk(c)
+		return to.send(c)
+	})
+	if err == nil && !finished {
+		// An answer that was cut short must not look whole.
+		err = fmt.Errorf("the answer ended without a reason: %w", backends.ErrInterrupted)
+	}
+	return ended(ctx, err)
+}
+
+// ended tells apart who ended an answer: the caller, or the runtime.
+func ended(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errGone):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
+	default:
+		return &runtimeError{err}
+	}
+}
+
+// enter takes a slot for a request, without waiting.
+func (g *Gateway) enter() (leave func(), err error) {
+	select {
+	case g.slots <- struct{}{}:
+		return func() { <-g.slots }, nil
+	default:
+		return nil, fmt.Errorf("%w: %d in flight", errBusy, maxInFlight)
+	}
+}
+
+// models returns the channels that the caller may see, or an error if no rule shows it any.
+func (g *Gateway) models(c call) ([]ChannelInfo, error) {
+	rules := g.access()
+	var seen []ChannelInfo
+	for _, info := range g.catalog.Channels() {
+		if rules.Check(c.caller, info.Channel, access.MethodModels) == nil {
+			seen = append(seen, info)
+		}
+	}
+	if len(seen) == 0 {
+		return nil, fmt.Errorf("caller %s: %w: no rule for %s on any channel", c.caller, access.ErrDenied, access.MethodModels)
+	}
+	slices.SortFunc(seen, func(a, b ChannelInfo) int { return strings.Compare(a.Channel, b.Channel) })
+	return seen, nil
+}
+
+// model returns one channel that the caller may see.
+func (g *Gateway) model(c call, channel string) (ChannelInfo, error) {
+	if err := g.access().Check(c.caller, channel, access.MethodModels); err != nil {
+		return ChannelInfo{}, err
+	}
+	for _, info := range g.catalog.Channels() {
+		if info.Channel == channel {
+			return info, nil
+		}
+	}
+	return ChannelInfo{}, fmt.Errorf("channel %q: %w", channel, ErrUnknownChannel)
+}
+
+// check holds a request to what is valid whatever the release.
+func (r *request) check() error {
+	switch {
+	case len(r.messages) == 0:
+		return invalid("messages", "must hold at least one message")
+	case len(r.messages) > maxMessages:
+		return invalid("messages", "must hold at most %d messages", maxMessages)
+	case r.maxTokens != nil && (*r.maxTokens < 1 || *r.maxTokens > maxMaxTokens):
+		return invalid(r.maxTokensName, "must be from 1 to %d", maxMaxTokens)
+	// Written so that NaN, which gRPC can carry, fails.
+	case r.temperature != nil && !(*r.temperature >= 0 && *r.temperature <= maxTemperature):
+		return invalid("temperature", "must be from 0 to %d", maxTemperature)
+	case r.topP != nil && !(*r.topP > 0 && *r.topP <= 1):
+		return invalid("top_p", "must be above 0 and at most 1")
+	case len(r.stop) > maxStops:
+		return invalid("stop", "must hold at most %d texts", maxStops)
+	}
+	for i, s := range r.stop {
+		if s == "" || len(s) > maxStop {
+			return invalid(fmt.Sprintf("stop[%d]", i), "must be 1 to %d bytes long", maxStop)
+		}
+	}
+	for i, m := range r.messages {
+		switch m.Role {
+		case "system", "developer", "user", "assistant":
+		case "":
+			return invalid(fmt.Sprintf("messages[%d].role", i), "is required")
+		default:
+			return invalid(fmt.Sprintf("messages[%d].role", i), "must be system, developer, user or assistant")
+		}
+	}
+	return nil
+}
+
+// complete holds a checked request to the limits of a release and fills in its defaults. What is above a limit is
+// refused, never lowered: an answer that was sampled otherwise than asked for would mislead.
+func (r *request) complete(l Limits) (backends.ChatRequest, error) {
+	req := backends.ChatRequest{Stop: r.stop, Seed: r.seed}
+	var err error
+	if req.Temperature, err = limited("temperature", r.temperature, l.Temperature); err != nil {
+		return req, err
+	}
+	if req.TopP, err = limited("top_p", r.topP, l.TopP); err != nil {
+		return req, err
+	}
+	switch {
+	case r.maxTokens != nil && l.MaxTokens > 0 && *r.maxTokens > int64(l.MaxTokens):
+		return req, invalid(r.maxTokensName, "is above %d, the most that the release allows", l.MaxTokens)
+	case r.maxTokens != nil:
+		req.MaxTokens = int(*r.maxTokens)
+	case l.MaxTokens > 0:
+		req.MaxTokens = l.MaxTokens
+	default:
+		req.MaxTokens = DefaultMaxTokens
+	}
+	if l.SystemPrompt != "" {
+		req.Messages = append(req.Messages, backends.Message{Role: "system", Content: l.SystemPrompt})
+	}
+	for i, m := range r.messages {
+		if m.Role == "developer" {
+			m.Role = "system" // its newer name; templates know the old one
+		}
+		if m.Role == "system" && l.SystemPrompt != "" {
+			return req, invalid(fmt.Sprintf("messages[%d].role", i), "the release brings its own system prompt, and allows no other")
+		}
+		req.Messages = append(req.Messages, m)
+	}
+	return req, nil
+}
+
+// limited returns the value asked for if the release allows it, or else the release's default.
+func limited(field string, asked *float64, r Range) (*float64, error) {
+	if asked == nil {
+		return r.Default, nil
+	}
+	if r.Max != nil && *asked > *r.Max {
+		return nil, invalid(field, "is above %v, the most that the release allows", *r.Max)
+	}
+	return asked, nil
+}
