@@ -28,7 +28,7 @@ type wireResource struct {
 	Digest    string `json:"digest"`
 
 	// in-toto descriptors may say more (uri, annotations, …), which verifiers MUST ignore (section 5.2.1).
-	Unknown jsontext.Value `json:",unknown"`
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // wireSerialization keeps values raw where absent, null and the zero value must not be taken for one another.
