@@ -151,10 +151,16 @@ func Parse(data []byte, dir string) (*Gateway, error) {
 	return cfg, nil
 }
 
+// planned are keys of later versions.
+var planned = map[string]bool{"lease": true, "offline": true, "ollama": true, "vllm": true}
+
 // plain turns the YAML library's words about Go types into words about keys.
 func plain(problem string) string {
 	if line, rest, ok := strings.Cut(problem, ": field "); ok {
 		if key, _, ok := strings.Cut(rest, " not found in type "); ok {
+			if planned[key] {
+				return fmt.Sprintf("%s: %q is not supported by this version; it is refused so that nobody relies on it", line, key)
+			}
 			return fmt.Sprintf("%s: unknown key %q", line, key)
 		}
 	}

@@ -1,0 +1,112 @@
+package configs_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/weighbridge/weighbridge/configs"
+)
+
+func TestSamplesLoad(t *testing.T) {
+	samples, err := filepath.Glob("samples/*.yaml")
+	if err != nil || len(samples) < 3 {
+		t.Fatalf("Glob = %v, %v, want the samples", samples, err)
+	}
+	for _, sample := range samples {
+		if _, err := configs.Load(sample); err != nil {
+			t.Errorf("Load(%s) = %v, want nil", sample, err)
+		}
+	}
+}
+
+func sample(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("samples/development.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	cfg, err := configs.Parse([]byte(sample(t)), "/site")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got, want := range map[string]string{
+		cfg.Trust.Policy: "/site/policy.jsonl", cfg.Trust.State: "/site/state", cfg.Trust.Statements[0]: "/site/statements",
+		cfg.Weights[0]: "/site/models", cfg.Listen.Control: "unix:/site/control.sock",
+		cfg.Identity.Development.Socket: "/site/spiffe.sock", cfg.Runtimes.LlamaCPP.Command: "llama-server",
+	} {
+		if got != want {
+			t.Errorf("path = %q, want %q", got, want)
+		}
+	}
+}
+
+// Each row breaks one thing of a valid configuration; the error must name its key.
+func TestParse(t *testing.T) {
+	key := `"sha256:` + strings.Repeat("0", 64) + `"`
+	tests := []struct{ name, old, new, want string }{
+		{"valid", "", "", ""},
+		{"unknown key", "listen:", "lisen: {}\nlisten:", `unknown key "lisen"`},
+		{"unknown nested key", "  policy:", "  polcy: x\n  policy:", `unknown key "polcy"`},
+		{"duplicate key", "weights: [./models]", "weights: [./models]\nweights: [./other]", "already defined"},
+		{"two documents", "weights: [./models]", "weights: [./models]\n---\nx: 1", "more than one YAML document"},
+		{"no listener", "  grpc: 127.0.0.1:9443\n  http: 127.0.0.1:8443\n", "", "listen: at least one"},
+		{"address without port", "127.0.0.1:9443", "127.0.0.1", "listen.grpc"},
+		{"one address twice", "127.0.0.1:8443", "127.0.0.1:9443", "listen.http: must differ from listen.grpc"},
+		{"control on TCP", "unix:./control.sock", "127.0.0.1:7000", "listen.control"},
+		{"control socket without path", "unix:./control.sock", `"unix:"`, "listen.control"},
+		{"two identities", "identity:", "identity:\n  workloadAPI: unix:///run/agent.sock", "identity: workloadAPI, files and development exclude each other"},
+		{"trust domain", "dev.example, socket", "Dev Example, socket", "identity.development.trustDomain"},
+		{"development without socket", ", socket: ./spiffe.sock", "", "identity.development.socket"},
+		{"spiffe id", "identity:", "identity:\n  spiffeID: http://x", "identity.spiffeID"},
+		{"no root key", "[" + key + "]", "[]", "trust.root.keys"},
+		{"root key", key, "abc", "trust.root.keys[0]"},
+		{"root key twice", "[" + key + "]", "[" + key + ", " + key + "]", "trust.root.keys: names a key twice"},
+		{"threshold zero", "threshold: 1", "threshold: 0", "trust.root.threshold"},
+		{"threshold too high", "threshold: 1", "threshold: 2", "trust.root.threshold"},
+		{"no policy", "  policy: policy.jsonl\n", "", "trust.policy"},
+		{"no statements", "[./statements]", "[]", "trust.statements"},
+		{"no state", "  state: ./state\n", "", "trust.state"},
+		{"no weights", "[./models]", "[]", "weights"},
+		{"no runtime", "  llamacpp: {command: llama-server}", "  {}", "runtimes"},
+		{"no command", "command: llama-server", `command: ""`, "runtimes.llamacpp.command"},
+		{"runtime of a later version", "llamacpp:", "vllm:", `"vllm" is not supported by this version`},
+		{"no channel", "channels:\n  chat: {}", "channels: {}", "channels: is required"},
+		{"access to an unknown channel", "channels: [chat]", "channels: [chatt]", `access[0].channels: "chatt"`},
+		{"access without a caller", `caller: "spiffe://dev.example/apps/*", `, "", "access[0]"},
+		{"access with an unknown method", "[chat, models]", "[chat, erase]", "access[0]"},
+		{"operator", "weights:", "operators: [{caller: nobody, allow: [status]}]\nweights:", "operators[0].caller"},
+		{"operator's right", "weights:", "operators: [{caller: spiffe://dev.example/ops, allow: [approve]}]\nweights:", "operators[0].allow"},
+		{"memory", "weights:", "memory: lots\nweights:", `"lots" is not a size`},
+		{"lease, which this version can't keep", "weights:", "lease: {maxStaleness: 30d}\nweights:", `"lease" is not supported by this version`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if !strings.Contains(sample(t), tt.old) {
+				t.Fatalf("the sample does not hold %q", tt.old)
+			}
+			_, err := configs.Parse([]byte(strings.Replace(sample(t), tt.old, tt.new, 1)), "/site")
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("Parse = %v, want nil", err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("Parse = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseReportsEverything(t *testing.T) {
+	broken := strings.NewReplacer("listen:", "lisen:", "threshold: 1", "threshold: 9", "[chat, models]", "[chat, erase]").Replace(sample(t))
+	_, err := configs.Parse([]byte(broken), "/site")
+	for _, want := range []string{`unknown key "lisen"`, "trust.root.threshold", "access[0]"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Parse = %v, want an error with %q", err, want)
+		}
+	}
+}
