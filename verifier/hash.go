@@ -1,0 +1,202 @@
+package verifier
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/oms"
+)
+
+// DigestOptions say how a model is listed for signing.
+type DigestOptions struct {
+	Method        string // oms.MethodFiles, also if empty, or oms.MethodShards
+	ShardSize     int64  // bytes, with oms.MethodShards
+	Algorithm     digest.Algorithm
+	IgnorePaths   []string // relative to the model
+	IgnoreGit     bool     // leave out .git, .github, .gitignore and .gitattributes at the top
+	AllowSymlinks bool
+	Signature     string // path of the signature file; left out if it lies in the model
+}
+
+// A Listing is a model ready to be signed.
+type Listing struct {
+	Name          string // of the model: informational
+	Resources     []oms.Resource
+	Serialization oms.Serialization
+	Bytes         int64
+	Loadable      []string // files that were left out although a runtime could load them: verifiers refuse those
+}
+
+// Payload returns the statement to sign.
+func (l *Listing) Payload() ([]byte, error) { return oms.NewPayload(l.Name, l.Resources, l.Serialization) }
+
+// Digest reads every file of the model at path and lists it. It follows no symbolic links unless told to; a file that
+// is reached through a link to a directory is listed once, under the name where it lies, if that is in the model.
+func Digest(ctx context.Context, path string, o DigestOptions) (*Listing, error) {
+	t, err := openTree(path, o.AllowSymlinks)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	c, err := newCollector(t, o)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", path, err)
+	}
+	if t.dir == nil {
+		c.names = []string{oms.SingleFile}
+	} else if err := t.walk(ctx, c.visit); err != nil {
+		return nil, err
+	}
+	if c.errs != nil {
+		return nil, fmt.Errorf("list %s: %w", path, errors.Join(c.errs...))
+	}
+	l := &Listing{Name: modelName(path), Serialization: c.ser, Loadable: c.loadable}
+	resources, sizes := make([][]oms.Resource, len(c.names)), make([]int64, len(c.names))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range c.names {
+		g.Go(func() (err error) {
+			resources[i], sizes[i], err = hashFile(ctx, t, name, c.ser)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("hash %s: %w", path, err)
+	}
+	for i, r := range resources {
+		l.Resources = append(l.Resources, r...)
+		l.Bytes += sizes[i]
+	}
+	if len(l.Resources) > oms.MaxResources {
+		return nil, fmt.Errorf("list %s: %d resources, want at most %d: take larger shards", path, len(l.Resources), oms.MaxResources)
+	}
+	return l, nil
+}
+
+func modelName(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return shown(filepath.Base(path))
+}
+
+// A collector gathers the files of a model that are to be listed.
+type collector struct {
+	ser      oms.Serialization
+	ignored  map[string]bool
+	names    []string
+	loadable []string
+	errs     []error
+}
+
+func newCollector(t *tree, o DigestOptions) (*collector, error) {
+	c := &collector{ignored: map[string]bool{}}
+	c.ser = oms.Serialization{Method: o.Method, HashType: o.Algorithm, ShardSize: o.ShardSize, AllowSymlinks: o.AllowSymlinks}
+	if c.ser.Method == "" {
+		c.ser.Method = oms.MethodFiles
+	}
+	if c.ser.HashType == "" {
+		c.ser.HashType = digest.SHA256
+	}
+	if c.ser.HashType.Size() == 0 {
+		return nil, fmt.Errorf("unknown hash algorithm %q", string(o.Algorithm))
+	}
+	if c.ser.Method == oms.MethodShards && (o.ShardSize < 1 || o.ShardSize > oms.MaxFileSize) {
+		return nil, fmt.Errorf("shard size of %d bytes, want 1 to %d", o.ShardSize, int64(oms.MaxFileSize))
+	}
+	if t.dir == nil {
+		return c, nil // nothing can be left out of one file
+	}
+	ignore := slices.Clone(o.IgnorePaths)
+	if rel, ok := Within(t.path, o.Signature); ok && o.Signature != "" {
+		ignore = append(ignore, rel)
+	}
+	if o.IgnoreGit {
+		ignore = append(ignore, oms.GitPaths...)
+	}
+	for _, p := range ignore {
+		c.ignored[p] = true
+	}
+	c.ser.IgnorePaths = ignore
+	return c, nil
+}
+
+func (c *collector) visit(e entry) (enter bool) {
+	for p := e.name; p != "."; p = filepath.Dir(p) {
+		if !c.ignored[p] {
+			continue
+		}
+		if e.kind == unix.S_IFREG && loadable(e.name) && !slices.Contains(oms.GitPaths, p) {
+			c.loadable = append(c.loadable, e.name)
+		}
+		return e.kind == unix.S_IFDIR && !slices.Contains(oms.GitPaths, p)
+	}
+	switch {
+	case e.kind == unix.S_IFDIR:
+		return true
+	case e.kind == unix.S_IFLNK && c.ser.AllowSymlinks:
+		c.errs = append(c.errs, fmt.Errorf("%s: is a broken symbolic link", printable(e.name)))
+	case e.kind == unix.S_IFLNK:
+		c.errs = append(c.errs, fmt.Errorf("%s: is a symbolic link (--allow-symlinks signs what it leads to)", printable(e.name)))
+	case e.kind != unix.S_IFREG:
+		c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), errSpecial))
+	case e.link || e.real == e.name || e.real == "":
+		if err := oms.CheckName(e.name); err != nil {
+			c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), err))
+		}
+		c.names = append(c.names, e.name)
+	}
+	return false
+}
+
+// hashFile reads one file once and returns its resources.
+func hashFile(ctx context.Context, t *tree, name string, ser oms.Serialization) ([]oms.Resource, int64, error) {
+	r, size, err := t.Open(name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s %s", printable(name), reason(err))
+	}
+	defer r.Close()
+	parts, err := cut(name, size, ser)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", printable(name), err)
+	}
+	// No digest is known yet: every part is a mismatch, and says what was there.
+	n, sums, err := digest.Copy(ctx, io.Discard, r, ser.HashType, parts, size)
+	switch {
+	case errors.Is(err, digest.ErrTooLong), err == nil && n < size:
+		return nil, 0, fmt.Errorf("%s changed while it was read", printable(name))
+	case err != nil:
+		return nil, 0, fmt.Errorf("%s: %w", printable(name), err)
+	}
+	resources := make([]oms.Resource, 0, len(sums))
+	for _, s := range sums {
+		resources = append(resources, oms.Resource{Name: s.Part.Name, Algorithm: string(ser.HashType), Digest: hex.EncodeToString(s.Actual)})
+	}
+	return resources, size, nil
+}
+
+// cut names the parts of a file of that size.
+func cut(name string, size int64, ser oms.Serialization) ([]digest.Part, error) {
+	if ser.Method == oms.MethodFiles {
+		return []digest.Part{{Name: name, End: digest.ToEnd}}, nil
+	}
+	if size/ser.ShardSize >= oms.MaxResources {
+		return nil, fmt.Errorf("more than %d shards: take larger ones", oms.MaxResources)
+	}
+	var parts []digest.Part
+	for at := int64(0); at < size; at += ser.ShardSize {
+		end := min(at+ser.ShardSize, size)
+		parts = append(parts, digest.Part{Name: fmt.Sprintf("%s:%d:%d", name, at, end), Start: at, End: end})
+	}
+	return parts, nil
+}
