@@ -49,6 +49,8 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.AddCommand(
+		newChatCmd(s),
+		newIdentityCmd(s),
 		newVersionCmd(s),
 	)
 	return root
