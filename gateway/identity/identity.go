@@ -158,7 +158,7 @@ func (s *Source) develop(d Development) ([]workloadapi.ClientOption, error) {
 		if err := agent.Serve(socket, caller); err != nil {
 			return nil, err
 		}
-		s.log.Warn("development identities are in use: not for production", "socket", "unix://"+socket, "caller", caller.ID)
+		s.log.Info("development identities are offered", "socket", "unix://"+socket, "caller", caller.ID)
 	}
 	own, err := agent.InProcess(gateway)
 	if err != nil {

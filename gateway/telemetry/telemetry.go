@@ -1,7 +1,7 @@
 // Package telemetry sets up metrics and traces for the whole process.
 //
 // The one rule: nothing leaves this machine unless the operator named where to, in OTEL_EXPORTER_OTLP_ENDPOINT (or
-// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT). Metrics are kept for whoever asks [Telemetry.Metrics]; there are no global
+// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT). Metrics are kept for whoever asks [Telemetry.Handler]; there are no global
 // providers, so a part that is given none records nothing.
 package telemetry
 
@@ -27,8 +27,6 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
-const scope = "github.com/weighbridge/weighbridge/gateway"
-
 // Config says who reports.
 type Config struct {
 	Version string       // of the program
@@ -37,11 +35,11 @@ type Config struct {
 
 // Telemetry is the providers of one process.
 type Telemetry struct {
-	Meter  metric.Meter
-	Tracer trace.Tracer
-
-	handler  http.Handler
-	shutdown []func(context.Context) error
+	version string
+	meters  metric.MeterProvider
+	traces  trace.TracerProvider
+	handler http.Handler
+	closers []func(context.Context) error
 }
 
 // Open sets everything up from the OTEL_* variables. With OTEL_SDK_DISABLED=true there are no traces.
@@ -65,25 +63,24 @@ func Open(ctx context.Context, c Config) (*Telemetry, error) {
 	}
 	meters := sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(exporter))
 	t := &Telemetry{
-		Meter:  meters.Meter(scope, metric.WithInstrumentationVersion(c.Version)),
-		Tracer: tracenoop.NewTracerProvider().Tracer(scope),
+		version: c.Version, meters: meters, traces: tracenoop.NewTracerProvider(),
 		handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 			Registry: registry,
 			ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
 		}),
-		shutdown: []func(context.Context) error{meters.Shutdown},
+		closers: []func(context.Context) error{meters.Shutdown},
 	}
 	if !exports() {
 		return t, nil
 	}
 	spans, err := otlptracegrpc.New(ctx) // reads the OTEL_EXPORTER_OTLP_* variables
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("telemetry: traces: %w", err), t.Shutdown(ctx))
+		return nil, errors.Join(fmt.Errorf("telemetry: traces: %w", err), t.Close(ctx))
 	}
 	// The sampler comes from OTEL_TRACES_SAMPLER; by default what a caller samples is sampled.
 	traces := sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(spans))
-	t.Tracer = traces.Tracer(scope, trace.WithInstrumentationVersion(c.Version))
-	t.shutdown = append(t.shutdown, traces.Shutdown)
+	t.traces = traces
+	t.closers = append(t.closers, traces.Shutdown)
 	return t, nil
 }
 
@@ -95,13 +92,23 @@ func exports() bool {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 }
 
-// Metrics serves the metrics in the Prometheus formats.
-func (t *Telemetry) Metrics() http.Handler { return t.handler }
+// Meter returns what a part of the program, named by scope, measures with.
+func (t *Telemetry) Meter(scope string) metric.Meter {
+	return t.meters.Meter(scope, metric.WithInstrumentationVersion(t.version))
+}
 
-// Shutdown sends what is left, until ctx ends.
-func (t *Telemetry) Shutdown(ctx context.Context) error {
+// Tracer returns what a part of the program, named by scope, traces with.
+func (t *Telemetry) Tracer(scope string) trace.Tracer {
+	return t.traces.Tracer(scope, trace.WithInstrumentationVersion(t.version))
+}
+
+// Handler serves the metrics in the Prometheus formats.
+func (t *Telemetry) Handler() http.Handler { return t.handler }
+
+// Close sends what is left, until ctx ends.
+func (t *Telemetry) Close(ctx context.Context) error {
 	var errs []error
-	for _, stop := range t.shutdown {
+	for _, stop := range t.closers {
 		errs = append(errs, stop(ctx))
 	}
 	return errors.Join(errs...)
