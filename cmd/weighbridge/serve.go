@@ -100,7 +100,13 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
-	backend, err := backendFactory(cfg, log)
+	// Of a short name, since the path of a unix socket is bounded; others of this machine can't look into it.
+	sockets, err := os.MkdirTemp("", "weighbridge-")
+	if err != nil {
+		return fmt.Errorf("make the runtimes' directory: %w", err)
+	}
+	defer os.RemoveAll(sockets)
+	backend, err := backendFactory(cfg, sockets, log)
 	if err != nil {
 		return err
 	}
@@ -175,9 +181,9 @@ func catalogInputs(cfg *configs.Gateway, policy *trust.Policy) catalog.Inputs {
 }
 
 // backendFactory makes backends of the configured kinds. A runtime that isn't there is found out at start.
-func backendFactory(cfg *configs.Gateway, log *slog.Logger) (func(string) (backends.Backend, error), error) {
+func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(string) (backends.Backend, error), error) {
 	make := func() (backends.Backend, error) {
-		return llamacpp.New(llamacpp.Config{Command: cfg.Runtimes.LlamaCPP.Command, Log: log})
+		return llamacpp.New(llamacpp.Config{Command: cfg.Runtimes.LlamaCPP.Command, RuntimeDir: dir, Log: log})
 	}
 	if _, err := make(); err != nil {
 		return nil, fmt.Errorf("runtimes.llamacpp: %w", err)

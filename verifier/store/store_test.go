@@ -1,0 +1,171 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+func write(t *testing.T, path, data string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWriteFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, data := range []string{"one", "another"} {
+		if err := store.WriteFile(path, []byte(data), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != data {
+			t.Errorf("ReadFile = %q, %v, want %q", got, err, data)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode = %v, %v, want 0640", info.Mode(), err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("directory holds %v, want the file alone", entries)
+	}
+	if err := store.WriteFile(filepath.Join(dir, "gone", "f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("WriteFile(missing directory) = %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+// TestWriteFileKeepsTheOldOnFailure fails the rename, after the new contents were written: no half-written file may
+// stay behind, and the old one is untouched.
+func TestWriteFileKeepsTheOldOnFailure(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	write(t, path, "old")
+	// A directory in the way of the rename is a failure after the new contents were written.
+	blocked := filepath.Join(dir, "blocked")
+	if err := os.MkdirAll(filepath.Join(blocked, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.WriteFile(blocked, []byte("new"), 0o600); err == nil {
+		t.Error("WriteFile over a directory = nil, want an error")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("directory holds %v, %v, want no temporary file left", entries, err)
+	}
+}
+
+func TestReadStatements(t *testing.T) {
+	dir := t.TempDir()
+	for name, data := range map[string]string{
+		"broken.json": "{", "empty.jsonl": "", ".half-written.json": "{", "README.md": "not a statement",
+	} {
+		write(t, filepath.Join(dir, name), data)
+	}
+	if err := os.Symlink("/etc/hostname", filepath.Join(dir, "link.json")); err != nil {
+		t.Fatal(err)
+	}
+	set, bad, err := store.ReadStatements([]string{dir})
+	if err != nil || len(set) != 0 {
+		t.Errorf("ReadStatements = %v, %v, want no statement and no error", set, err)
+	}
+	var names []string
+	for _, b := range bad {
+		names = append(names, filepath.Base(b.File))
+	}
+	if len(names) != 3 {
+		t.Errorf("problems with %v, want broken.json, empty.jsonl and link.json: dot-files and other names are not read", names)
+	}
+	if _, _, err := store.ReadStatements([]string{filepath.Join(dir, "gone")}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadStatements(missing) = %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+func TestWatchStatements(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	changed := make(chan struct{}, 16)
+	wait, err := store.WatchStatements(ctx, []string{dir}, func() { changed <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.WriteFile(filepath.Join(dir, "a.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changed:
+	case <-time.After(5 * time.Second):
+		t.Error("a renamed file was not noticed within 5 s")
+	}
+	cancel()
+	wait()
+	if _, err := store.WatchStatements(t.Context(), []string{filepath.Join(dir, "gone")}, func() {}); err == nil {
+		t.Error("WatchStatements(missing) = nil, want an error")
+	}
+}
+
+func TestState(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if _, err := store.OpenState(dir); !errors.Is(err, store.ErrNoState) {
+		t.Errorf("OpenState(missing) = %v, want %v", err, store.ErrNoState)
+	}
+	if err := store.CreateState(dir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.OpenState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenState(dir); err == nil {
+		t.Error("OpenState twice = nil, want it refused: two gateways would overwrite each other's floor")
+	}
+	if err := s.Raise(func(f trust.Floor) trust.Floor { f.PolicyVersion = 7; return f }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.CreateState(dir); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("CreateState over a state = %v, want %v", err, fs.ErrExist)
+	}
+	s, err = store.OpenState(dir)
+	if err != nil || s.Floor().PolicyVersion != 7 {
+		t.Fatalf("OpenState = %v, %v, want the floor that was raised", s, err)
+	}
+	s.Close()
+	for name, data := range map[string]string{"not JSON": "{", "unknown member": `{"policyVersion":1,"extra":1}`, "empty": ""} {
+		write(t, filepath.Join(dir, "floor.json"), data)
+		if _, err := store.OpenState(dir); err == nil {
+			t.Errorf("OpenState(floor %s) = nil, want an error: a floor that can't be read protects nothing", name)
+		}
+	}
+}
+
+// TestRaiseFailsWhole makes the directory unwritable for the new floor: the old one must stand in memory and on disk.
+func TestRaiseFailsWhole(t *testing.T) {
+	dir := t.TempDir()
+	if err := store.CreateState(dir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.OpenState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := os.RemoveAll(dir); err != nil { // stronger than a mode: the tests may run as root
+		t.Fatal(err)
+	}
+	if err := s.Raise(func(f trust.Floor) trust.Floor { f.PolicyVersion = 9; return f }); err == nil {
+		t.Error("Raise without a directory = nil, want an error")
+	}
+	if got := s.Floor().PolicyVersion; got != 0 {
+		t.Errorf("policy version = %d after a failed Raise, want 0", got)
+	}
+}
