@@ -38,7 +38,9 @@ type Listing struct {
 }
 
 // Payload returns the statement to sign.
-func (l *Listing) Payload() ([]byte, error) { return oms.NewPayload(l.Name, l.Resources, l.Serialization) }
+func (l *Listing) Payload() ([]byte, error) {
+	return oms.NewPayload(l.Name, l.Resources, l.Serialization)
+}
 
 // Digest reads every file of the model at path and lists it. It follows no symbolic links unless told to; a file that
 // is reached through a link to a directory is listed once, under the name where it lies, if that is in the model.
@@ -150,11 +152,20 @@ func (c *collector) visit(e entry) (enter bool) {
 		c.errs = append(c.errs, fmt.Errorf("%s: is a symbolic link (--allow-symlinks signs what it leads to)", printable(e.name)))
 	case e.kind != unix.S_IFREG:
 		c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), errSpecial))
-	case e.link || e.real == e.name || e.real == "":
+	case e.link || e.real == e.name || e.real == "" || c.ignores(e.real):
 		if err := oms.CheckName(e.name); err != nil {
 			c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), err))
 		}
 		c.names = append(c.names, e.name)
+	}
+	return false
+}
+
+func (c *collector) ignores(name string) bool {
+	for p := name; p != "."; p = filepath.Dir(p) {
+		if c.ignored[p] {
+			return true
+		}
 	}
 	return false
 }
