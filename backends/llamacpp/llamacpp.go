@@ -7,43 +7,111 @@ package llamacpp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
-// Config describes a Server.
+// Kind is the runtime kind of releases that are served by this package.
+const Kind = "llamacpp"
+
+// Config describes a [Server].
 type Config struct {
-	Command    string       // llama-server: a path, or a name in PATH
-	RuntimeDir string       // an existing directory that only this user can enter; each launch makes its own below it
-	Log        *slog.Logger // required
+	Command    string       // llama-server: a path, or a name in PATH; without libraries of its own beside it
+	RuntimeDir string       // an existing directory; each launch makes a private one in it
+	Log        *slog.Logger // gets what becomes of the runtime, and at Debug what it writes
 	Self       string       // the executable whose main calls process.Hook; empty: this one
 }
 
 // A Server is a [backends.Backend] that runs llama-server.
-type Server struct{ cfg Config }
+type Server struct {
+	cfg   Config
+	sup   *process.Supervisor[*launch]
+	build atomic.Pointer[string] // the digest of the binary, once it was read
+
+	// What launches are made of. It belongs to the supervisor's goroutine.
+	parts parts
+}
 
 var _ backends.Backend = (*Server)(nil)
 
 // New returns a Server that is not started.
-func New(c Config) (*Server, error) { return &Server{c}, nil }
-
-// CheckArgs reports every argument of a release's runtime.args that may not be given to llama-server.
-func CheckArgs(args map[string]string) error { return nil }
-
-var errTODO = errors.New("not built yet")
+func New(c Config) (*Server, error) {
+	var errs []error
+	if c.Command == "" {
+		errs = append(errs, errors.New("command is required: the path of llama-server"))
+	}
+	if c.RuntimeDir == "" {
+		errs = append(errs, errors.New("runtime directory is required"))
+	}
+	if c.Log == nil {
+		errs = append(errs, errors.New("log is required"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("llama.cpp backend: %w", err)
+	}
+	s := &Server{cfg: c}
+	s.sup = process.NewSupervisor(process.SupervisorConfig[*launch]{
+		Launch:       func() (*launch, error) { return s.parts.launch(s.cfg) },
+		Release:      func() { s.parts.close() },
+		StartTimeout: restartTimeout,
+		Log:          c.Log,
+	})
+	return s, nil
+}
 
 // Start implements [backends.Backend].
-func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error { return errTODO }
-
-// Chat implements [backends.Backend].
-func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
-	return errTODO
+func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
+	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
+		s.parts, err = prepare(ctx, s.cfg.Command, w, spec)
+		if err == nil {
+			s.build.Store(&s.parts.build)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("start llama-server: %w", err)
+	}
+	return nil
 }
 
 // Status implements [backends.Backend].
-func (s *Server) Status() backends.Status { return backends.Status{State: backends.None} }
+func (s *Server) Status() backends.Status {
+	st := s.sup.Status()
+	if build := s.build.Load(); build != nil {
+		st.Build = *build
+	}
+	if l, ok := s.sup.Peek(); ok {
+		st.PID, st.Sandbox = l.proc.PID(), l.proc.Sandbox()
+	}
+	return st
+}
 
 // Stop implements [backends.Backend].
-func (s *Server) Stop(ctx context.Context) error { return errTODO }
+func (s *Server) Stop(ctx context.Context) error {
+	s.sup.Stop(ctx)
+	return nil
+}
+
+// Chat implements [backends.Backend].
+func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	for {
+		l, err := s.sup.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.chat(ctx, req, emit); !errors.Is(err, errNotReached) {
+			return err
+		}
+		// It died before it could see the request, which the next one will answer.
+		select {
+		case <-l.Done():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -26,10 +26,10 @@ type Instance interface {
 
 // SupervisorConfig describes a [Supervisor]. Launch, StartTimeout and Log are required.
 type SupervisorConfig[T Instance] struct {
-	Launch       func(context.Context) (T, error) // starts an instance; called again for each restart, never at once
-	Release      func()                           // called once, after the last instance was stopped; may be nil
-	StartTimeout time.Duration                    // of a restart; the first start has the limit of Start's context
-	Restart      RestartPolicy                    // zero: DefaultRestart
+	Launch       func() (T, error) // starts an instance; called again for each restart
+	Release      func()            // called once, after the last instance was stopped; may be nil
+	StartTimeout time.Duration     // of a restart; the first start has the limit of Start's context
+	Restart      RestartPolicy     // zero: DefaultRestart
 	Log          *slog.Logger
 }
 
@@ -69,8 +69,9 @@ func NewSupervisor[T Instance](c SupervisorConfig[T]) *Supervisor[T] {
 	return s
 }
 
-// Start launches the first instance and returns when it is ready.
-func (s *Supervisor[T]) Start(ctx context.Context) error {
+// Start launches the first instance and returns when it is ready. Before that it calls prepare, if it is not nil, which
+// makes what all launches need and Release lets go; if it fails the supervisor has failed.
+func (s *Supervisor[T]) Start(ctx context.Context, prepare func(context.Context) error) error {
 	s.mu.Lock()
 	if s.view.state != backends.None {
 		s.mu.Unlock()
@@ -82,7 +83,7 @@ func (s *Supervisor[T]) Start(ctx context.Context) error {
 	first, cancel := context.WithCancelCause(s.termCtx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	go s.run(first)
+	go s.run(first, prepare)
 	_, err := s.Acquire(context.Background()) // not ctx: run ends it when ctx ends, and then nothing is left behind
 	return err
 }
@@ -151,9 +152,16 @@ func (s *Supervisor[T]) Stop(ctx context.Context) {
 
 // run is the goroutine that owns the instance. first bounds the first launch, which is not repeated: nothing depends
 // on it yet, and its caller learns why it failed.
-func (s *Supervisor[T]) run(first context.Context) {
+func (s *Supervisor[T]) run(first context.Context, prepare func(context.Context) error) {
 	defer close(s.done)
-	inst, err := s.launch(first)
+	var inst T
+	var err error
+	if prepare != nil {
+		err = prepare(first)
+	}
+	if err == nil {
+		inst, err = s.launch(first)
+	}
 	if err != nil {
 		s.end(err)
 		return
@@ -194,7 +202,7 @@ func (s *Supervisor[T]) launch(ctx context.Context) (T, error) {
 	if ctx.Err() != nil {
 		return none, context.Cause(ctx)
 	}
-	inst, err := s.cfg.Launch(ctx)
+	inst, err := s.cfg.Launch()
 	if err != nil {
 		return none, err
 	}

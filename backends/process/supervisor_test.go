@@ -49,7 +49,7 @@ type plan struct {
 	at       []time.Time
 }
 
-func (p *plan) launch(context.Context) (*instance, error) {
+func (p *plan) launch() (*instance, error) {
 	p.at = append(p.at, time.Now())
 	i := &instance{loading: time.Second, done: make(chan struct{})}
 	if n := len(p.at) - 1; n < len(p.launches) {
@@ -92,7 +92,7 @@ func TestSupervisorHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plan{}
 		s := p.supervisor()
-		if err := s.Start(t.Context()); err != nil {
+		if err := s.Start(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 3 {
@@ -131,7 +131,7 @@ func TestSupervisorForgetsOldRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plan{}
 		s := p.supervisor()
-		if err := s.Start(t.Context()); err != nil {
+		if err := s.Start(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		for range 10 {
@@ -157,7 +157,7 @@ func TestSupervisorCountsFailedRestarts(t *testing.T) {
 			func() (*instance, error) { return &instance{loading: time.Hour, done: make(chan struct{})}, nil },
 		}}
 		s := p.supervisor()
-		if err := s.Start(t.Context()); err != nil {
+		if err := s.Start(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		p.made[0].die()
@@ -192,7 +192,7 @@ func TestSupervisorStart(t *testing.T) {
 				if tt.during != nil {
 					go func() { time.Sleep(time.Second); tt.during(s, cancel) }()
 				}
-				err := s.Start(ctx)
+				err := s.Start(ctx, nil)
 				for _, want := range tt.want {
 					if !errors.Is(err, want) {
 						t.Errorf("Start() = %v, want %v", err, want)
@@ -200,7 +200,7 @@ func TestSupervisorStart(t *testing.T) {
 				}
 				synctest.Wait()
 				p.checkStopped(t, s, tt.state)
-				if err := s.Start(t.Context()); !errors.Is(err, backends.ErrStarted) {
+				if err := s.Start(t.Context(), nil); !errors.Is(err, backends.ErrStarted) {
 					t.Errorf("second Start() = %v, want ErrStarted", err)
 				}
 			})
@@ -215,7 +215,7 @@ func TestSupervisorStop(t *testing.T) {
 		s.Stop(t.Context())
 		s.Stop(t.Context())
 		p.checkStopped(t, s, backends.Stopped)
-		if err := s.Start(t.Context()); !errors.Is(err, backends.ErrStarted) {
+		if err := s.Start(t.Context(), nil); !errors.Is(err, backends.ErrStarted) {
 			t.Errorf("Start() after Stop = %v, want ErrStarted", err)
 		}
 	})
@@ -223,7 +223,7 @@ func TestSupervisorStop(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := &plan{}
 			s := p.supervisor()
-			if err := s.Start(t.Context()); err != nil {
+			if err := s.Start(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 			p.made[0].die()
@@ -245,7 +245,7 @@ func TestSupervisorStop(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := &plan{}
 			s := p.supervisor()
-			if err := s.Start(t.Context()); err != nil {
+			if err := s.Start(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 			var all sync.WaitGroup

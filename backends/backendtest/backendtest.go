@@ -1,0 +1,122 @@
+// Package backendtest checks that a backend keeps the contract of [backends.Backend], with a real runtime.
+//
+// The one rule: every test asks the runtime for a sentence that only the weights it was given can say. What is checked
+// here holds for all kinds of backends; what is special to one is tested beside it.
+//
+// A package that runs the suite calls process.Hook at the start of its TestMain.
+package backendtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/verifier"
+	"github.com/weighbridge/weighbridge/verifier/oms"
+	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// Patience is how long a test waits for what takes a moment, on a machine that is busy with other tests.
+const Patience = 30 * time.Second
+
+// maxWeights bounds the memory that test models may take.
+const maxWeights = 1 << 30
+
+// WriteModel writes a model to a file of its own and returns the path.
+func WriteModel(t testing.TB, c tinygguf.Config) string {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := tinygguf.Write(&buf, c); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.gguf")
+	if err := os.WriteFile(path, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Seal signs the model at path with a new key and admits it by that signature: the way that weights go in production,
+// made short. It closes the weights when the test ends.
+func Seal(t testing.TB, path string) *seal.Weights {
+	t.Helper()
+	listing, err := verifier.Digest(t.Context(), path, verifier.DigestOptions{})
+	check(t, err)
+	payload, err := listing.Payload()
+	check(t, err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	signer, err := statement.NewKeySigner(key)
+	check(t, err)
+	bundle, err := signer.Sign(payload)
+	check(t, err)
+	signed, err := statement.Parse(bundle)
+	check(t, err)
+	check(t, signed.VerifyKey(key.Public()))
+	manifest, err := oms.ParseManifest(signed)
+	check(t, err)
+	w, err := verifier.Admit(t.Context(), path, manifest, maxWeights)
+	check(t, err)
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+// LlamaServer returns the path of the llama-server that tests run: WEIGHBRIDGE_LLAMA_SERVER, or the one that the
+// module's own script has built.
+func LlamaServer(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("WEIGHBRIDGE_LLAMA_SERVER"); path != "" {
+		return path
+	}
+	dir, err := os.Getwd()
+	check(t, err)
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod above the test: set WEIGHBRIDGE_LLAMA_SERVER")
+		}
+		dir = filepath.Dir(dir)
+	}
+	cmd := exec.Command(filepath.Join(dir, ".ci", "parts"), "llama-server")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("build llama-server: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Ask asks a backend and returns the whole answer and its last chunk.
+func Ask(ctx context.Context, b backends.Backend, req backends.ChatRequest) (answer string, last backends.Chunk, err error) {
+	err = b.Chat(ctx, req, func(c backends.Chunk) error {
+		answer += c.Text
+		last = c
+		return nil
+	})
+	return answer, last, err
+}
+
+// Question is a request that every tiny model answers with its sentence.
+func Question(text string) backends.ChatRequest {
+	return backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: text}}, MaxTokens: 64}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

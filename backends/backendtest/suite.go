@@ -1,0 +1,469 @@
+package backendtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/verifier/seal"
+)
+
+// A Suite says how the backends under test are made.
+type Suite struct {
+	New  func(t *testing.T) backends.Backend // makes one that is not started; called for each test
+	Args map[string]string                   // the runtime.args all are started with: one thread, one request at a time
+}
+
+// endless never stops by itself: the context is so long that no test sees its end.
+var endless = tinygguf.Config{Sentence: "on and on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate, Context: 1 << 16}
+
+// Run runs the whole suite.
+func Run(t *testing.T, s Suite) {
+	t.Run("Answers", s.answers)
+	t.Run("Limits", s.limits)
+	t.Run("ChatTemplate", s.chatTemplate)
+	t.Run("Concurrent", s.concurrent)
+	t.Run("Cancel", s.cancel)
+	t.Run("ContextOverflow", s.contextOverflow)
+	t.Run("FileOnDisk", s.fileOnDisk)
+	t.Run("StartRefuses", s.startRefuses)
+	t.Run("StartGivenUp", s.startGivenUp)
+	t.Run("States", s.states)
+	t.Run("CrashWhileLoading", s.crashWhileLoading)
+	t.Run("CrashWhileIdle", s.crashWhileIdle)
+	t.Run("CrashWhileStreaming", s.crashWhileStreaming)
+	t.Run("StopWhileStreaming", s.stopWhileStreaming)
+}
+
+// start makes a backend and starts it on a model. When the test ends it is stopped, and nothing of it may be left.
+func (s Suite) start(t *testing.T, c tinygguf.Config) backends.Backend {
+	t.Helper()
+	b := s.New(t)
+	w := Seal(t, WriteModel(t, c))
+	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args}))
+	// The backend has descriptors of its own; whatever happens from here on, it needs nothing of the caller's.
+	check(t, w.Close())
+	s.checkReady(t, b, 0)
+	t.Cleanup(func() { stop(t, b) })
+	return b
+}
+
+// stop stops a backend and checks that its process is gone and this one holds no sealed memory any more.
+func stop(t *testing.T, b backends.Backend) {
+	t.Helper()
+	process := watch(t, b.Status().PID)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	if err := b.Stop(ctx); err != nil {
+		t.Errorf("Stop() = %v", err)
+	}
+	if ctx.Err() != nil {
+		t.Error("Stop() did not return before its context ended")
+	}
+	checkGone(t, b, process)
+}
+
+func checkGone(t *testing.T, b backends.Backend, process *pidfd) {
+	t.Helper()
+	if !process.ended(0) {
+		t.Error("the runtime's process is still there")
+	}
+	if st := b.Status(); st.State != backends.Stopped && st.State != backends.Failed || st.PID != 0 {
+		t.Errorf("status is %+v, want stopped or failed, without a process", st)
+	}
+	for _, held := range sealedDescriptors(t) {
+		t.Errorf("descriptor of sealed memory left open: %s", held)
+	}
+}
+
+// sealedDescriptors lists what this process holds open of sealed memory.
+func sealedDescriptors(t *testing.T) (held []string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	for _, fd := range fds {
+		if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(name, "/memfd:weighbridge") {
+			held = append(held, name)
+		}
+	}
+	return held
+}
+
+func (s Suite) checkReady(t *testing.T, b backends.Backend, restarts int) {
+	t.Helper()
+	st := b.Status()
+	if st.State != backends.Ready || st.PID == 0 || st.Restarts != restarts || st.Since.IsZero() || !strings.HasPrefix(st.Build, "sha256:") {
+		t.Errorf("status is %+v, want ready after %d restarts, with process, time and build", st, restarts)
+	}
+	if st.Sandbox.Level == "" || st.Sandbox.Level != backends.SandboxFull && len(st.Sandbox.Missing) == 0 {
+		t.Errorf("sandbox is %+v, want a level, and what it lacks", st.Sandbox)
+	}
+}
+
+func checkAnswer(t *testing.T, b backends.Backend, req backends.ChatRequest, want string) (last backends.Chunk) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	got, last, err := Ask(ctx, b, req)
+	if err != nil || got != want {
+		t.Errorf("answer is %q, %v; want %q", got, err, want)
+	}
+	return last
+}
+
+func (s Suite) answers(t *testing.T) {
+	for _, model := range []tinygguf.Config{tinygguf.A, tinygguf.B} {
+		b := s.start(t, model)
+		for _, temperature := range []float64{0, 1, 2} {
+			for _, text := range []string{"hello", "I am version", "Say:\n\"é漢🙂\" ", ""} {
+				req := Question(text)
+				req.Temperature = &temperature
+				checkAnswer(t, b, req, model.Sentence)
+			}
+		}
+		stop(t, b)
+	}
+}
+
+// limits checks that the fields of a request mean what they say, and that tokens are counted.
+func (s Suite) limits(t *testing.T) {
+	b := s.start(t, tinygguf.A)
+	var pieces []backends.Chunk
+	check(t, b.Chat(t.Context(), Question("hello"), func(c backends.Chunk) error {
+		pieces = append(pieces, c)
+		return nil
+	}))
+	if len(pieces) < 3 {
+		t.Errorf("answer came in %d chunks, want one for each token", len(pieces))
+	}
+	for i, c := range pieces {
+		if isLast := i == len(pieces)-1; isLast != (c.FinishReason != "") || isLast != (c.Usage != nil) {
+			t.Errorf("chunk %d of %d is %+v; want finish reason and usage in the last", i, len(pieces), c)
+		}
+	}
+	whole := pieces[len(pieces)-1]
+	if whole.FinishReason != "stop" || whole.Usage.PromptTokens == 0 || whole.Usage.CompletionTokens == 0 {
+		t.Errorf("last chunk is %+v, want stop and both counts", whole)
+	}
+	// Every byte of a prompt is a token of its own.
+	longer := checkAnswer(t, b, Question("hello world"), tinygguf.A.Sentence)
+	if got, want := longer.Usage.PromptTokens-whole.Usage.PromptTokens, len(" world")+2; got != want {
+		t.Errorf("a longer prompt has %d more tokens, want %d", got, want)
+	}
+	// The same again costs the same: nothing is shared between requests.
+	if again := checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence); *again.Usage != *whole.Usage {
+		t.Errorf("usage is %+v the second time, %+v the first", again.Usage, whole.Usage)
+	}
+
+	one := Question("hello")
+	one.MaxTokens = 1
+	if last := checkAnswer(t, b, one, "I am"); last.FinishReason != "length" || last.Usage.CompletionTokens != 1 {
+		t.Errorf("last chunk is %+v, want length and one token", last)
+	}
+	until := Question("hello")
+	until.Stop = []string{"version"}
+	checkAnswer(t, b, until, "I am ")
+	seeded, seed, topP := Question("hello"), int64(-1), 0.5
+	seeded.Seed, seeded.TopP = &seed, &topP
+	checkAnswer(t, b, seeded, tinygguf.A.Sentence)
+	unlimited := Question("hello")
+	unlimited.MaxTokens = 0
+	checkAnswer(t, b, unlimited, tinygguf.A.Sentence)
+}
+
+// chatTemplate checks that the release's template is used, by how many tokens a prompt then has.
+func (s Suite) chatTemplate(t *testing.T) {
+	bare := tinygguf.A
+	bare.ChatTemplate = ""
+	b := s.New(t)
+	w := Seal(t, WriteModel(t, bare))
+	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 100 }}"}))
+	w.Close()
+	defer stop(t, b)
+	last := checkAnswer(t, b, Question("hello"), bare.Sentence)
+	if got, want := last.Usage.PromptTokens, len("<s>")-2+len("hello")+100; got != want {
+		t.Errorf("prompt has %d tokens, want %d", got, want)
+	}
+}
+
+func (s Suite) concurrent(t *testing.T) {
+	b := s.start(t, tinygguf.A)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for i := range 4 {
+				checkAnswer(t, b, Question(fmt.Sprint("hello ", i)), tinygguf.A.Sentence)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// cancel checks that an answer nobody waits for makes room at once: the model would go on for minutes.
+func (s Suite) cancel(t *testing.T) {
+	b := s.start(t, endless)
+	forever := Question("hello")
+	forever.MaxTokens = 0
+	next := Question("hello")
+	next.MaxTokens = 1
+
+	ctx, cancel := context.WithCancel(t.Context())
+	err := b.Chat(ctx, forever, func(backends.Chunk) error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Chat() = %v, want %v", err, context.Canceled)
+	}
+	checkAnswer(t, b, next, "on and")
+
+	errEnough := errors.New("enough")
+	err = b.Chat(t.Context(), forever, func(backends.Chunk) error { return errEnough })
+	if !errors.Is(err, errEnough) {
+		t.Errorf("Chat() = %v, want %v", err, errEnough)
+	}
+	checkAnswer(t, b, next, "on and")
+
+	// One that waits behind another is let go too.
+	err = b.Chat(t.Context(), forever, func(backends.Chunk) error {
+		short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, _, err := Ask(short, b, next); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Chat() behind another = %v, want %v", err, context.DeadlineExceeded)
+		}
+		return errEnough
+	})
+	if !errors.Is(err, errEnough) {
+		t.Errorf("Chat() = %v, want %v", err, errEnough)
+	}
+	s.checkReady(t, b, 0)
+}
+
+func (s Suite) contextOverflow(t *testing.T) {
+	small := tinygguf.A
+	small.Context = 256
+	b := s.start(t, small)
+	_, _, err := Ask(t.Context(), b, Question(strings.Repeat("secret ", 1000)))
+	if !errors.Is(err, backends.ErrInvalidRequest) || !strings.Contains(fmt.Sprint(err), "256") || strings.Contains(fmt.Sprint(err), "secret") {
+		t.Errorf("Chat() = %v, want ErrInvalidRequest that names the limit and not the request", err)
+	}
+	checkAnswer(t, b, Question("hello"), small.Sentence)
+}
+
+// fileOnDisk checks that the file counts for nothing once it was sealed.
+func (s Suite) fileOnDisk(t *testing.T) {
+	path := WriteModel(t, tinygguf.A)
+	b, w := s.New(t), Seal(t, path)
+	overwrite(t, path, tinygguf.B)
+	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args}))
+	defer stop(t, b)
+	defer w.Close()
+	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
+	check(t, os.Truncate(path, 0))
+	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
+}
+
+// overwrite writes another model into the same file, as an attacker would: without replacing it.
+func overwrite(t *testing.T, path string, c tinygguf.Config) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	check(t, err)
+	check(t, tinygguf.Write(f, c))
+	check(t, f.Close())
+}
+
+func (s Suite) startRefuses(t *testing.T) {
+	w := Seal(t, WriteModel(t, tinygguf.A))
+	valid := backends.Spec{Args: s.Args}
+	tests := []struct {
+		name    string
+		weights *seal.Weights
+		spec    backends.Spec
+		want    string
+	}{
+		{"no weights", nil, valid, "not sealed"},
+		{"zero weights", &seal.Weights{}, valid, "not sealed"},
+		{"an argument that is not allowed", w, backends.Spec{Args: map[string]string{"model": "/etc/passwd"}}, `"model" is not allowed`},
+		{"another build", w, backends.Spec{Args: s.Args, Build: "sha256:" + strings.Repeat("0", 64)}, "digest"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := s.New(t)
+			err := b.Start(t.Context(), tt.weights, tt.spec)
+			if !errors.Is(err, backends.ErrFailed) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Start() = %v, want ErrFailed with %q", err, tt.want)
+			}
+			if st := b.Status(); st.State != backends.Failed || !strings.Contains(st.Error, tt.want) {
+				t.Errorf("status is %+v, want failed and why", st)
+			}
+			if _, _, err := Ask(t.Context(), b, Question("hello")); !errors.Is(err, backends.ErrFailed) {
+				t.Errorf("Chat() = %v, want ErrFailed", err)
+			}
+			check(t, b.Stop(t.Context()))
+		})
+	}
+	check(t, w.Close())
+	if held := sealedDescriptors(t); len(held) != 0 {
+		t.Errorf("refused starts left sealed memory open: %q", held)
+	}
+}
+
+func (s Suite) startGivenUp(t *testing.T) {
+	b := s.New(t)
+	w := Seal(t, WriteModel(t, tinygguf.A))
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Start(ctx, w, backends.Spec{Args: s.Args}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Start() = %v, want %v", err, context.Canceled)
+	}
+	check(t, w.Close())
+	checkGone(t, b, watch(t, b.Status().PID))
+}
+
+func (s Suite) states(t *testing.T) {
+	never := s.New(t)
+	if st := never.Status(); st.State != backends.None {
+		t.Errorf("state is %q, want none", st.State)
+	}
+	if _, _, err := Ask(t.Context(), never, Question("hello")); !errors.Is(err, backends.ErrNotRunning) {
+		t.Errorf("Chat() before Start = %v, want ErrNotRunning", err)
+	}
+	check(t, never.Stop(t.Context()))
+
+	b := s.start(t, tinygguf.A)
+	w := Seal(t, WriteModel(t, tinygguf.B))
+	if err := b.Start(t.Context(), w, backends.Spec{Args: s.Args}); !errors.Is(err, backends.ErrStarted) {
+		t.Errorf("second Start() = %v, want ErrStarted", err)
+	}
+	check(t, w.Close())
+	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
+	stop(t, b)
+	stop(t, b)
+	if _, _, err := Ask(t.Context(), b, Question("hello")); !errors.Is(err, backends.ErrNotRunning) {
+		t.Errorf("Chat() after Stop = %v, want ErrNotRunning", err)
+	}
+
+	// The build that served may be pinned.
+	pinned := s.New(t)
+	w = Seal(t, WriteModel(t, tinygguf.A))
+	check(t, pinned.Start(t.Context(), w, backends.Spec{Args: s.Args, Build: b.Status().Build}))
+	check(t, w.Close())
+	stop(t, pinned)
+}
+
+// kill kills a backend's process, as the kernel does when memory runs out.
+func kill(t *testing.T, b backends.Backend) {
+	t.Helper()
+	pid := b.Status().PID
+	process := watch(t, pid)
+	check(t, syscall.Kill(pid, syscall.SIGKILL))
+	if !process.ended(Patience) {
+		t.Fatalf("process %d did not end", pid)
+	}
+}
+
+func (s Suite) crashWhileLoading(t *testing.T) {
+	path := WriteModel(t, tinygguf.A)
+	check(t, os.Truncate(path, 100_000)) // signed as it is: a model that was broken before it was signed
+	b, w := s.New(t), Seal(t, path)
+	err := b.Start(t.Context(), w, backends.Spec{Args: s.Args})
+	if !errors.Is(err, backends.ErrFailed) || !strings.Contains(err.Error(), "it wrote:") {
+		t.Errorf("Start() = %v, want ErrFailed and what the runtime wrote", err)
+	}
+	check(t, w.Close())
+	checkGone(t, b, watch(t, b.Status().PID))
+}
+
+// crashWhileIdle checks that a restart serves the same weights although their file is gone and altered.
+func (s Suite) crashWhileIdle(t *testing.T) {
+	path := WriteModel(t, tinygguf.A)
+	b, w := s.New(t), Seal(t, path)
+	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args}))
+	check(t, w.Close())
+	defer stop(t, b)
+	overwrite(t, path, tinygguf.B)
+	check(t, os.Remove(path))
+	for restarts := range 2 {
+		kill(t, b)
+		checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
+		s.checkReady(t, b, restarts+1)
+	}
+}
+
+func (s Suite) crashWhileStreaming(t *testing.T) {
+	b := s.start(t, endless)
+	forever, killed := Question("hello"), false
+	forever.MaxTokens = 0
+	err := b.Chat(t.Context(), forever, func(backends.Chunk) error {
+		if !killed {
+			kill(t, b)
+			killed = true
+		}
+		return nil
+	})
+	if !errors.Is(err, backends.ErrInterrupted) {
+		t.Errorf("Chat() = %v, want ErrInterrupted", err)
+	}
+	next := Question("hello")
+	next.MaxTokens = 1
+	checkAnswer(t, b, next, "on and")
+	s.checkReady(t, b, 1)
+}
+
+func (s Suite) stopWhileStreaming(t *testing.T) {
+	b := s.start(t, endless)
+	forever, stopped := Question("hello"), make(chan struct{})
+	forever.MaxTokens = 0
+	var once sync.Once
+	err := b.Chat(t.Context(), forever, func(backends.Chunk) error {
+		once.Do(func() {
+			go func() {
+				defer close(stopped)
+				stop(t, b)
+			}()
+		})
+		return nil
+	})
+	if !errors.Is(err, backends.ErrInterrupted) {
+		t.Errorf("Chat() = %v, want ErrInterrupted", err)
+	}
+	<-stopped
+}
+
+// A pidfd stands for one process, also after its number was given to another.
+type pidfd struct{ fd int }
+
+func watch(t *testing.T, pid int) *pidfd {
+	t.Helper()
+	if pid == 0 {
+		return &pidfd{-1}
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return &pidfd{-1} // it has ended
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return &pidfd{fd}
+}
+
+// ended reports whether the process ends within d.
+func (p *pidfd) ended(d time.Duration) bool {
+	if p.fd < 0 {
+		return true
+	}
+	deadline := time.Now().Add(d)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
+		if n == 1 || err != unix.EINTR {
+			return n == 1
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package llamacpp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// baseURL names a host because HTTP wants one; the dialer ignores it.
+const baseURL = "http://llama-server"
+
+// errNotReached means that the runtime could not see the request, so that sending it elsewhere repeats nothing.
+var errNotReached = errors.New("runtime was not reached")
+
+// A chatRequest is everything that llama-server is ever asked. Its other fields, some of which switch adapters or
+// replace the template, can't be written here.
+type chatRequest struct {
+	Messages      []message     `json:"messages"`
+	MaxTokens     int           `json:"max_tokens,omitzero"`
+	Temperature   *float64      `json:"temperature,omitzero"`
+	TopP          *float64      `json:"top_p,omitzero"`
+	Stop          []string      `json:"stop,omitempty"`
+	Seed          *uint32       `json:"seed,omitzero"`
+	Stream        bool          `json:"stream"`
+	StreamOptions streamOptions `json:"stream_options"`
+	CachePrompt   bool          `json:"cache_prompt"`
+}
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
+// randomSeed is the seed by which llama-server understands "choose one".
+const randomSeed = ^uint32(0)
+
+func encode(req backends.ChatRequest) ([]byte, error) {
+	c := chatRequest{
+		MaxTokens: req.MaxTokens, Temperature: req.Temperature, TopP: req.TopP, Stop: req.Stop,
+		Stream: true, StreamOptions: streamOptions{IncludeUsage: true},
+	}
+	for _, m := range req.Messages {
+		c.Messages = append(c.Messages, message(m))
+	}
+	if req.Seed != nil {
+		seed := uint32(*req.Seed) // llama-server's are 32 bits wide
+		if seed == randomSeed {
+			seed--
+		}
+		c.Seed = &seed
+	}
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err) // text that is not UTF-8
+	}
+	return body, nil
+}
+
+// chat asks this launch of llama-server.
+func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	body, err := encode(req)
+	if err != nil {
+		return err
+	}
+	// Ending ctx closes the connection, which is how llama-server learns to stop and frees the slot.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		panic("llamacpp: internal error: " + err.Error())
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+l.key)
+	resp, err := l.client.Do(r)
+	if err != nil {
+		return l.broken(ctx, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return l.refusal(ctx, resp)
+	}
+	return l.stream(ctx, resp.Body, emit)
+}
+
+// broken says what a connection that ended too early means: the caller went away, or the runtime did.
+func (l *launch) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("%w: %w", errNotReached, err)
+	}
+	return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
+}
+
+// A runtimeError is how llama-server says no.
+type runtimeError struct {
+	Type         string `json:"type"`
+	PromptTokens int    `json:"n_prompt_tokens"`
+	Context      int    `json:"n_ctx"`
+}
+
+// refusal turns an answer that is an error into ours. The runtime's own words are left out: they may quote the request.
+func (l *launch) refusal(ctx context.Context, resp *http.Response) error {
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	if err != nil {
+		return l.broken(ctx, err)
+	}
+	var body struct {
+		Error runtimeError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &body); err != nil {
+		return fmt.Errorf("llama-server answered status %d without a reason", resp.StatusCode)
+	}
+	return body.Error.translate(resp.StatusCode)
+}
+
+func (e runtimeError) translate(status int) error {
+	switch {
+	case e.Type == "exceed_context_size_error":
+		return fmt.Errorf("%w: the conversation has %d tokens, and the model's context holds %d: shorten it",
+			backends.ErrInvalidRequest, e.PromptTokens, e.Context)
+	case status == http.StatusBadRequest:
+		return fmt.Errorf("%w: the model's chat template does not accept this conversation (roles it does not know, or in an order it does not expect)",
+			backends.ErrInvalidRequest)
+	default:
+		return fmt.Errorf("llama-server answered status %d, %q", status, e.Type)
+	}
+}
+
+// An event is one piece of a streamed answer. Only what is used is read.
+type event struct {
+	Choices []struct {
+		FinishReason string `json:"finish_reason"`
+		Delta        struct {
+			Content string `json:"content"`
+		} `json:"delta"`
+	} `json:"choices"`
+	Usage *struct {
+		PromptTokens     int `json:"prompt_tokens"`
+		CompletionTokens int `json:"completion_tokens"`
+	} `json:"usage"`
+	Error *runtimeError `json:"error"`
+}
+
+// stream reads server-sent events up to the last one. An answer without a proper end is an interrupted one.
+func (l *launch) stream(ctx context.Context, body io.Reader, emit func(backends.Chunk) error) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxEvent)
+	var last backends.Chunk
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
+		if !ok {
+			continue // an empty line between events, or a comment that keeps the connection alive
+		}
+		if string(data) == "[DONE]" {
+			if last.FinishReason == "" || last.Usage == nil {
+				return errors.New("llama-server ended an answer without its reason or usage")
+			}
+			return emit(last)
+		}
+		var e event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return fmt.Errorf("decode llama-server's answer: %w", err)
+		}
+		if e.Error != nil {
+			return e.Error.translate(http.StatusInternalServerError)
+		}
+		if e.Usage != nil {
+			last.Usage = &backends.Usage{PromptTokens: e.Usage.PromptTokens, CompletionTokens: e.Usage.CompletionTokens}
+		}
+		for _, c := range e.Choices {
+			if c.FinishReason != "" {
+				last.FinishReason = c.FinishReason
+			}
+			if c.Delta.Content == "" {
+				continue
+			}
+			if err := emit(backends.Chunk{Text: c.Delta.Content}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		return l.broken(ctx, err)
+	} else if err != nil {
+		return fmt.Errorf("read llama-server's answer: %w", err)
+	}
+	return l.broken(ctx, io.ErrUnexpectedEOF)
+}

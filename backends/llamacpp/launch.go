@@ -1,0 +1,205 @@
+package llamacpp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
+	"github.com/weighbridge/weighbridge/verifier/seal"
+)
+
+// Names in a launch's directory.
+const (
+	socketName = "llama.sock"
+	modelDir   = "model" // links to the parts of a split model
+)
+
+// parts are what every launch is made of: descriptors of sealed memory only, so that a restart reads no file.
+type parts struct {
+	build    string // digest of binary
+	binary   *os.File
+	names    []string // of the model's files
+	model    []*os.File
+	template *os.File // nil: the one in the model
+	args     map[string]string
+}
+
+// prepare checks what it is given and takes descriptors of its own. On error nothing is left open.
+func prepare(ctx context.Context, command string, w *seal.Weights, spec backends.Spec) (p parts, err error) {
+	if !w.Valid() {
+		return parts{}, errors.New("weights are not sealed: only verified weights are served")
+	}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if err := CheckArgs(spec.Args); err != nil {
+		return p, err
+	}
+	p.args = spec.Args
+	if p.names, err = ModelFiles(w.Names()); err != nil {
+		return p, err
+	}
+	for _, n := range p.names {
+		f, err := w.Dup(n)
+		if err != nil {
+			return p, err
+		}
+		p.model = append(p.model, f)
+	}
+	if spec.ChatTemplate != "" {
+		if p.template, err = seal.Bytes("chat-template", []byte(spec.ChatTemplate)); err != nil {
+			return p, err
+		}
+	}
+	binary, err := exec.LookPath(command)
+	if err != nil {
+		return p, fmt.Errorf("find llama-server: %w", err)
+	}
+	p.binary, p.build, err = seal.Executable(ctx, binary, spec.Build)
+	return p, err
+}
+
+func (p *parts) close() {
+	for _, f := range append(p.model, p.template, p.binary) {
+		f.Close() // nothing to lose: they are read-only; a nil File only returns an error
+	}
+	*p = parts{}
+}
+
+// A launch is one life of llama-server, a [process.Instance].
+type launch struct {
+	proc   *process.Process
+	dir    *os.File // held open, so that the socket is reached however long its path is
+	key    string
+	client *http.Client
+}
+
+// launch starts llama-server in a new private directory, with a new key.
+func (p *parts) launch(cfg Config) (_ *launch, err error) {
+	dir, err := os.MkdirTemp(cfg.RuntimeDir, "llamacpp-") // mode 0700
+	if err != nil {
+		return nil, fmt.Errorf("make private directory: %w", err)
+	}
+	l := &launch{key: rand.Text()}
+	defer func() {
+		if err != nil {
+			l.dir.Close()
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	if l.dir, err = os.Open(dir); err != nil {
+		return nil, fmt.Errorf("open private directory: %w", err)
+	}
+	key, err := seal.Bytes("api-key", []byte(l.key+"\n")) // not an argument: those are for all to see
+	if err != nil {
+		return nil, err
+	}
+	defer key.Close()
+
+	files := append([]*os.File{key}, p.model...)
+	modelPath, err := p.modelPath(dir, 1)
+	if err != nil {
+		return nil, err
+	}
+	templatePath := ""
+	if p.template != nil {
+		templatePath = process.Path(len(files))
+		files = append(files, p.template)
+	}
+	l.proc, err = process.Start(process.Config{
+		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Args: commandLine(p.args, modelPath, process.Path(0), templatePath),
+		Files: files, Dir: dir, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.client = &http.Client{
+		Transport: &http.Transport{
+			DialContext:        l.dial,
+			DisableKeepAlives:  true, // a connection of its own ends a request's work when it is closed
+			DisableCompression: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return l, nil
+}
+
+// modelPath returns the path of the model for a child that inherits its files from the given index on.
+func (p *parts) modelPath(dir string, index int) (string, error) {
+	if len(p.model) == 1 {
+		return process.Path(index), nil
+	}
+	if err := os.Mkdir(filepath.Join(dir, modelDir), 0o700); err != nil {
+		return "", fmt.Errorf("make directory of links: %w", err)
+	}
+	for i, n := range p.names {
+		if err := os.Symlink(process.Path(index+i), filepath.Join(dir, modelDir, path.Base(n))); err != nil {
+			return "", fmt.Errorf("link part of the model: %w", err)
+		}
+	}
+	return "./" + path.Join(modelDir, path.Base(p.names[0])), nil
+}
+
+func (l *launch) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", l.dir.Fd(), socketName))
+}
+
+// Ready implements [process.Instance].
+func (l *launch) Ready(ctx context.Context) error {
+	look := time.NewTicker(healthInterval)
+	defer look.Stop()
+	for {
+		if l.healthy(ctx) {
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-l.proc.Done():
+			return fmt.Errorf("llama-server ended while loading: %w", l.proc.ErrWithOutput())
+		case <-ctx.Done():
+			return fmt.Errorf("llama-server is not ready: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (l *launch) healthy(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+"/health", nil)
+	if err != nil {
+		panic("llamacpp: internal error: " + err.Error())
+	}
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return false // no socket yet
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK // 503 while it loads
+}
+
+// Done implements [process.Instance].
+func (l *launch) Done() <-chan struct{} { return l.proc.Done() }
+
+// Err implements [process.Instance].
+func (l *launch) Err() error { return l.proc.Err() }
+
+// Stop implements [process.Instance].
+func (l *launch) Stop(ctx context.Context) {
+	l.proc.Stop(ctx)
+	dir := l.dir.Name()
+	l.dir.Close()
+	os.RemoveAll(dir)
+}

@@ -1,0 +1,18 @@
+package llamacpp
+
+import "time"
+
+const (
+	// restartTimeout is how long a restart may load. The weights are in memory already, so that only mapping them and
+	// the warm-up run take time: seconds for the largest, more on a machine that is busy with another load.
+	restartTimeout = 2 * time.Minute
+
+	// healthTimeout bounds one look at a runtime's health, which it answers at once or not at all.
+	healthTimeout = 5 * time.Second
+
+	// healthInterval is how often a runtime that loads is looked at.
+	healthInterval = 20 * time.Millisecond
+
+	maxEvent = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
+	maxError = 64 << 10 // bytes of an answer that is an error
+)
