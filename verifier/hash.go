@@ -33,9 +33,13 @@ type Listing struct {
 	Name          string // of the model: informational
 	Resources     []oms.Resource
 	Serialization oms.Serialization
+	Files         int // in shards an empty file has no resource
 	Bytes         int64
 	Loadable      []string // files that were left out although a runtime could load them: verifiers refuse those
 }
+
+// Root returns the root digest, "sha256:…", as the signature will have it.
+func (l *Listing) Root() (string, error) { return oms.Root(l.Resources, l.Serialization) }
 
 // Payload returns the statement to sign.
 func (l *Listing) Payload() ([]byte, error) {
@@ -62,7 +66,7 @@ func Digest(ctx context.Context, path string, o DigestOptions) (*Listing, error)
 	if c.errs != nil {
 		return nil, fmt.Errorf("list %s: %w", path, errors.Join(c.errs...))
 	}
-	l := &Listing{Name: modelName(path), Serialization: c.ser, Loadable: c.loadable}
+	l := &Listing{Name: modelName(path), Serialization: c.ser, Files: len(c.names), Loadable: c.loadable}
 	resources, sizes := make([][]oms.Resource, len(c.names)), make([]int64, len(c.names))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))

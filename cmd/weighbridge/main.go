@@ -51,6 +51,7 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 	root.AddCommand(
 		newChatCmd(s),
 		newIdentityCmd(s),
+		newModelCmd(s),
 		newServeCmd(s),
 		newStatusCmd(s),
 		newConfigCmd(s),

@@ -98,12 +98,12 @@ func ParseManifest(s *statement.Signed) (*Manifest, error) {
 }
 
 // NewPayload returns the statement to sign for a model, after checking that [ParseManifest] will accept it. Resources
-// are put into the order of the specification, by the code points of their names.
+// are put into the order of the specification.
 func NewPayload(modelName string, resources []Resource, ser Serialization) ([]byte, error) {
 	if modelName == "" {
 		return nil, fmt.Errorf("make manifest: the model has no name")
 	}
-	sorted := slices.SortedFunc(slices.Values(resources), func(a, b Resource) int { return strings.Compare(a.Name, b.Name) })
+	sorted := inOrder(resources)
 	m, err := newManifest(sorted, ser)
 	if err != nil {
 		return nil, fmt.Errorf("make manifest: %w", err)
@@ -113,6 +113,20 @@ func NewPayload(modelName string, resources []Resource, ser Serialization) ([]by
 		return nil, fmt.Errorf("make manifest: %w", err)
 	}
 	return payload, nil
+}
+
+// Root returns the root digest, "sha256:…", that [NewPayload] gives the same model.
+func Root(resources []Resource, ser Serialization) (string, error) {
+	m, err := newManifest(inOrder(resources), ser)
+	if err != nil {
+		return "", fmt.Errorf("make manifest: %w", err)
+	}
+	return m.root, nil
+}
+
+// inOrder sorts by the code points of the names (OMS v1.0 section 5.2.1), which is the order of their UTF-8 bytes.
+func inOrder(resources []Resource) []Resource {
+	return slices.SortedFunc(slices.Values(resources), func(a, b Resource) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Root returns "sha256:" and the hex SHA-256 over the raw digests in listed order: the name of these weights.

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/verifier"
+	"github.com/weighbridge/weighbridge/verifier/oms"
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// hintAbove is the size from which whole files are slow to verify and shards worth their entries.
+const hintAbove = 1_000_000_000 // bytes
+
+type modelSignFlags struct {
+	signature, key, password, certificate string
+	chain                                 []string
+	scope                                 modelScope
+	method                                modelMethod
+	json, quiet                           bool
+}
+
+func newModelSignCmd(s streams) *cobra.Command {
+	var f modelSignFlags
+	cmd := &cobra.Command{
+		Use:   "sign PATH --signature OUT --private-key KEY",
+		Short: "Sign a model's files",
+		Long: `Sign the digests of all files of a model. The default, whole files and SHA-256, is what every verifier reads.
+
+The signature file itself is not signed when it lies in the model. Symbolic links are refused unless --allow-symlinks
+signs what they lead to.`,
+		Example: `  weighbridge model sign ./model --signature ./model.sig --private-key trainer.key
+  weighbridge model sign ./model --signature ./model.sig --private-key leaf.key \
+    --signing-certificate leaf.crt --certificate-chain intermediate.crt`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, s, args[0]) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.signature, "signature", "", "write the signature to this file")
+	flags.StringVar(&f.key, "private-key", "", "sign with this EC key (PEM)")
+	flags.StringVar(&f.password, "password", "", "file with the password of the private key")
+	flags.StringVar(&f.certificate, "signing-certificate", "", "sign as this certificate (PEM), which is the private key's")
+	flags.StringArrayVar(&f.chain, "certificate-chain", nil, "certificates (PEM) that lead from the signing certificate to a root (repeatable)")
+	flags.BoolVar(&f.json, "json", false, "print one JSON document")
+	flags.BoolVar(&f.quiet, "quiet", false, "print nothing when all is well")
+	f.scope.register(flags)
+	f.method.register(cmd)
+	for _, name := range []string{"signature", "private-key"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic("model sign: internal error: " + err.Error())
+		}
+	}
+	return cmd
+}
+
+func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
+	// Everything that can be wrong with the flags is found before hours are spent on hashing.
+	signer, who, err := f.signer()
+	if err != nil {
+		return err
+	}
+	o, err := f.method.options(verifier.DigestOptions{
+		IgnorePaths: f.scope.ignored(s, path), IgnoreGit: f.scope.ignoreGit(), AllowSymlinks: f.scope.symlinks,
+		Signature: f.signature,
+	})
+	if err != nil {
+		return err
+	}
+	l, err := verifier.Digest(cmd.Context(), path, o)
+	if err != nil {
+		return err
+	}
+	root, err := l.Root()
+	if err != nil {
+		return err
+	}
+	payload, err := l.Payload()
+	if err != nil {
+		return err
+	}
+	bundle, err := signer.Sign(payload)
+	if err != nil {
+		return err
+	}
+	if err := writeSignature(f.signature, bundle); err != nil {
+		return err
+	}
+	for _, name := range l.Loadable {
+		fmt.Fprintf(s.err, "weighbridge: %s: %q is left out of the signature, but a runtime could load it: verifiers may refuse the model\n", path, name)
+	}
+	if l.Bytes > hintAbove && l.Serialization.Method == oms.MethodFiles && !f.quiet {
+		fmt.Fprintln(s.err, "hint: --shard-size 64MiB lets verifiers check large files in parallel and say which bytes are bad")
+	}
+	switch {
+	case f.json:
+		return printJSON(s.out, struct {
+			Root      string      `json:"root"`
+			Signature string      `json:"signature"`
+			Signer    modelSigner `json:"signer"`
+			Files     int         `json:"files"`
+			Resources int         `json:"resources"`
+			Bytes     int64       `json:"bytes"`
+		}{root, f.signature, who, l.Files, len(l.Resources), l.Bytes})
+	case f.quiet:
+		return nil
+	}
+	_, err = fmt.Fprintf(s.out, "signed %s (%d files, %d bytes) as %s: %s\n", root, l.Files, l.Bytes, who, f.signature)
+	return err
+}
+
+// signer loads the key and, if given, the certificates to sign with.
+func (f *modelSignFlags) signer() (*statement.Signer, modelSigner, error) {
+	key, err := f.privateKey()
+	if err != nil {
+		return nil, modelSigner{}, err
+	}
+	if f.certificate == "" {
+		if len(f.chain) > 0 {
+			return nil, modelSigner{}, errors.New("--certificate-chain needs --signing-certificate")
+		}
+		who, err := keyModelSigner(key.Public())
+		if err != nil {
+			return nil, who, err
+		}
+		signer, err := statement.NewKeySigner(key)
+		return signer, who, err
+	}
+	chain, err := readCertificates(append([]string{f.certificate}, f.chain...))
+	if err != nil {
+		return nil, modelSigner{}, fmt.Errorf("read certificates: %w", err)
+	}
+	signer, err := statement.NewChainSigner(key, chain)
+	return signer, certificateModelSigner(chain[0]), err
+}
+
+func (f *modelSignFlags) privateKey() (crypto.Signer, error) {
+	data, err := readModelFile(f.key, statement.MaxKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	var password []byte
+	if f.password != "" {
+		if password, err = readModelFile(f.password, statement.MaxKeyFile); err != nil {
+			return nil, fmt.Errorf("read password: %w", err)
+		}
+		password = bytes.TrimRight(password, "\r\n")
+	}
+	key, err := statement.ParsePrivateKey(data, password)
+	if err != nil {
+		err = fmt.Errorf("read private key %s: %w", f.key, err)
+		if f.password == "" && bytes.Contains(data, []byte("ENCRYPTED")) {
+			err = withHint(err, "give the file that holds its password: --password FILE")
+		}
+		return nil, err
+	}
+	if _, ok := key.Public().(*ecdsa.PublicKey); !ok {
+		return nil, withHint(fmt.Errorf("private key %s: %w", f.key, errWeightsKey), "make one: weighbridge key new NAME --type ecdsa-p256")
+	}
+	return key, nil
+}
+
+// writeSignature puts the whole signature in place or nothing: it is written beside its name, made durable and renamed.
+func writeSignature(path string, data []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write signature: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write signature: %w", err), os.Remove(tmp.Name()))
+		}
+	}()
+	_, err = tmp.Write(data)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
