@@ -13,6 +13,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,7 +241,7 @@ func (c *Catalog) logDecision(name string, d trust.Channel) {
 func whyNot(d trust.Channel) string {
 	var why []string
 	for _, m := range d.Missing {
-		why = append(why, fmt.Sprintf("%d of %d required %s by role %s", m.Have, m.Need, m.Rule, m.Role))
+		why = append(why, fmt.Sprintf("%d of %d required %s by role %s", m.Have, m.Need, m.What, m.Role))
 	}
 	for _, r := range d.Reasons {
 		if !r.Counted && len(why) < 8 {
@@ -250,7 +251,7 @@ func whyNot(d trust.Channel) string {
 	if len(why) == 0 {
 		return "no publication for this channel counts"
 	}
-	return fmt.Sprint(slices.Compact(why))
+	return strings.Join(slices.Compact(why), "; ")
 }
 
 // Acquire returns the release that serves the channel, held until Done is called.
