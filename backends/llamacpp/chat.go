@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -76,8 +77,9 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 		return err
 	}
 	// Ending ctx closes the connection, which is how llama-server learns to stop and frees the slot.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(l.stopped, func() { cancel(context.Cause(l.stopped)) })()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
@@ -95,7 +97,7 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	return l.stream(ctx, resp.Body, emit)
 }
 
-// broken says what a connection that ended too early means: the caller went away, or the runtime did.
+// broken says what a connection that ended too early means: the caller went away, or the runtime did, or Stop was called.
 func (l *launch) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -109,6 +111,7 @@ func (l *launch) broken(ctx context.Context, err error) error {
 // A runtimeError is how llama-server says no.
 type runtimeError struct {
 	Type         string `json:"type"`
+	Message      string `json:"message"` // only looked at
 	PromptTokens int    `json:"n_prompt_tokens"`
 	Context      int    `json:"n_ctx"`
 }
@@ -128,12 +131,15 @@ func (l *launch) refusal(ctx context.Context, resp *http.Response) error {
 	return body.Error.translate(resp.StatusCode)
 }
 
+// templateRaised marks the error by which a template refuses a conversation; llama-server takes it for one of its own.
+const templateRaised = "Jinja Exception: "
+
 func (e runtimeError) translate(status int) error {
 	switch {
 	case e.Type == "exceed_context_size_error":
 		return fmt.Errorf("%w: the conversation has %d tokens, and the model's context holds %d: shorten it",
 			backends.ErrInvalidRequest, e.PromptTokens, e.Context)
-	case status == http.StatusBadRequest:
+	case status == http.StatusBadRequest, strings.Contains(e.Message, templateRaised):
 		return fmt.Errorf("%w: the model's chat template does not accept this conversation (roles it does not know, or in an order it does not expect)",
 			backends.ErrInvalidRequest)
 	default:

@@ -84,6 +84,9 @@ type launch struct {
 	dir    *os.File // held open, so that the socket is reached however long its path is
 	key    string
 	client *http.Client
+
+	stopped   context.Context // ends when Stop is called, with ErrInterrupted as its cause
+	interrupt context.CancelCauseFunc
 }
 
 // launch starts llama-server in a new private directory, with a new key.
@@ -93,6 +96,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 		return nil, fmt.Errorf("make private directory: %w", err)
 	}
 	l := &launch{key: rand.Text()}
+	l.stopped, l.interrupt = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {
 			l.dir.Close()
@@ -196,8 +200,9 @@ func (l *launch) Done() <-chan struct{} { return l.proc.Done() }
 // Err implements [process.Instance].
 func (l *launch) Err() error { return l.proc.Err() }
 
-// Stop implements [process.Instance].
+// Stop implements [process.Instance]. Answers are broken off first: llama-server would wait for their end.
 func (l *launch) Stop(ctx context.Context) {
+	l.interrupt(fmt.Errorf("%w: it is being stopped", backends.ErrInterrupted))
 	l.proc.Stop(ctx)
 	dir := l.dir.Name()
 	l.dir.Close()

@@ -1,28 +1,41 @@
 package llamacpp_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/backends/process"
 )
 
 func TestMain(m *testing.M) {
 	process.Hook()
+	if os.Args[0] == "llama-server" { // the name under which this package starts runtimes
+		fmt.Fprintln(os.Stderr, standIn())
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
 // oneThread keeps tests from fighting over the machine.
-var oneThread = map[string]string{"threads": "1"}
+var oneThread = backends.Spec{Args: map[string]string{"threads": "1"}}
 
-func newServer(t *testing.T, dir string) *llamacpp.Server {
+func newServer(t *testing.T, command, dir string) *llamacpp.Server {
 	t.Helper()
 	s, err := llamacpp.New(llamacpp.Config{
-		Command: backendtest.LlamaServer(t), RuntimeDir: dir,
+		Command: command, RuntimeDir: dir,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -33,7 +46,192 @@ func newServer(t *testing.T, dir string) *llamacpp.Server {
 
 func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New:  func(t *testing.T) backends.Backend { return newServer(t, t.TempDir()) },
-		Args: oneThread,
+		New:  func(t *testing.T) backends.Backend { return newServer(t, backendtest.LlamaServer(t), t.TempDir()) },
+		Args: oneThread.Args,
 	})
+}
+
+// start starts the real llama-server on the model at path.
+func start(t *testing.T, path, dir string, spec backends.Spec) *llamacpp.Server {
+	t.Helper()
+	s := newServer(t, backendtest.LlamaServer(t), dir)
+	if err := s.Start(t.Context(), backendtest.Seal(t, path), spec); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	return s
+}
+
+// TestSplitModel also checks that a file that is no part of the model does no harm.
+func TestSplitModel(t *testing.T) {
+	const parts = 3
+	dir, runtimeDir := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "README.md"), []byte("a model"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for part := range parts {
+		var buf bytes.Buffer
+		if err := tinygguf.WritePart(&buf, tinygguf.B, part, parts); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, tinygguf.PartName("tiny", part, parts)), buf.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, dir, runtimeDir, oneThread)
+	if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.B.Sentence {
+		t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.B.Sentence)
+	}
+	checkNothingLeft(t, s, runtimeDir)
+}
+
+// checkNothingLeft stops a server and checks that its directory went with it.
+func checkNothingLeft(t *testing.T, s *llamacpp.Server, runtimeDir string) {
+	t.Helper()
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(runtimeDir); err != nil || len(left) != 0 {
+		t.Errorf("runtime directory holds %v, %v after Stop; want nothing", left, err)
+	}
+}
+
+// TestPrivate checks who can talk to the runtime: one user, by one key, which is not for others to see.
+func TestPrivate(t *testing.T) {
+	// So long a directory that the socket's path would not fit in an address.
+	runtimeDir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	if err := os.Mkdir(runtimeDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, backendtest.WriteModel(t, tinygguf.A), runtimeDir, oneThread)
+	if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.A.Sentence {
+		t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.A.Sentence)
+	}
+
+	launches, err := filepath.Glob(filepath.Join(runtimeDir, "*"))
+	if err != nil || len(launches) != 1 {
+		t.Fatalf("runtime directory holds %q, %v; want one launch", launches, err)
+	}
+	for _, path := range []string{launches[0], filepath.Join(launches[0], "llama.sock")} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v, want none for others", path, info.Mode())
+		}
+	}
+
+	t.Chdir(launches[0])
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", "llama.sock")
+	}}}
+	defer client.CloseIdleConnections()
+	for _, path := range []string{"/v1/chat/completions", "/completion", "/props", "/slots", "/lora-adapters", "/v1/models"} {
+		resp, err := client.Get("http://llama" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK && path != "/v1/models" { // which names the model to anyone: "model"
+			t.Errorf("GET %s without the key: status %d", path, resp.StatusCode)
+		}
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", s.Status().PID))
+	if err != nil || !strings.Contains(string(cmdline), "--api-key-file\x00/proc/self/fd/") || strings.Contains(string(cmdline), "--api-key\x00") {
+		t.Errorf("command line is %q, %v; want the key as a file", cmdline, err)
+	}
+	t.Chdir("/")
+	checkNothingLeft(t, s, runtimeDir)
+}
+
+func TestTemplateRefuses(t *testing.T) {
+	spec := oneThread
+	spec.ChatTemplate = "{% for m in messages %}{{ raise_exception('secret') if m.content == 'refuse' else m.content }}{% endfor %}"
+	s := start(t, backendtest.WriteModel(t, tinygguf.A), t.TempDir(), spec)
+	_, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("refuse"))
+	if !errors.Is(err, backends.ErrInvalidRequest) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("Chat() = %v, want ErrInvalidRequest without the template's words", err)
+	}
+}
+
+func TestNewReportsEverything(t *testing.T) {
+	_, err := llamacpp.New(llamacpp.Config{})
+	for _, want := range []string{"command", "runtime directory", "log"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New() = %v, want an error that names %q", err, want)
+		}
+	}
+}
+
+func TestStartWithoutServer(t *testing.T) {
+	w := backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A))
+	script := filepath.Join(t.TempDir(), "llama-server")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec llama-server \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{
+		filepath.Join(t.TempDir(), "none"): "find llama-server",
+		script:                             "not scripts",
+	} {
+		runtimeDir := t.TempDir()
+		s := newServer(t, command, runtimeDir)
+		if err := s.Start(t.Context(), w, oneThread); !errors.Is(err, backends.ErrFailed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Start() = %v, want ErrFailed with %q", err, want)
+		}
+		checkNothingLeft(t, s, runtimeDir)
+	}
+}
+
+func TestCheckArgs(t *testing.T) {
+	valid := map[string]string{
+		"ctx-size": "4096", "threads": "1", "threads-batch": "8", "batch-size": "512", "ubatch-size": "128", "parallel": "2",
+		"flash-attn": "auto", "cache-type-k": "q8_0", "cache-type-v": "f16", "n-gpu-layers": "all", "main-gpu": "0",
+		"n-cpu-moe": "0", "numa": "isolate", "split-mode": "layer",
+	}
+	if err := llamacpp.CheckArgs(valid); err != nil {
+		t.Errorf("CheckArgs(%v) = %v", valid, err)
+	}
+	for _, tt := range []struct{ name, value string }{
+		{"model", "x.gguf"}, {"lora", "x"}, {"chat-template", "x"}, {"host", "0.0.0.0"}, {"port", "80"}, {"api-key", "x"}, {"temp", "1"},
+		{"slots", ""}, {"rpc", "a:1"}, {"tools", "all"}, {"", ""}, {"--threads", "1"}, {"Threads", "1"}, {"threads ", "1"},
+		{"threads", ""}, {"threads", "0"}, {"threads", "-1"}, {"threads", "+1"}, {"threads", "01"}, {"threads", "1 --port 80"}, {"threads", "1025"},
+		{"threads", "99999999999999999999"}, {"flash-attn", "1"}, {"flash-attn", "On"}, {"cache-type-k", "f64"}, {"n-gpu-layers", "-1"}, {"n-gpu-layers", "some"},
+		{"numa", "0"}, {"numa", ""},
+	} {
+		if err := llamacpp.CheckArgs(map[string]string{tt.name: tt.value}); err == nil {
+			t.Errorf("CheckArgs(%q: %q) = nil, want an error", tt.name, tt.value)
+		}
+	}
+	err := llamacpp.CheckArgs(map[string]string{"lora": "x", "threads": "many", "parallel": "1"})
+	if err == nil || !strings.Contains(err.Error(), `"lora"`) || !strings.Contains(err.Error(), `"many"`) || strings.Contains(err.Error(), "parallel:") {
+		t.Errorf("CheckArgs() = %v, want both problems and no other", err)
+	}
+}
+
+func TestModelFiles(t *testing.T) {
+	part := func(n int) string { return tinygguf.PartName("dir/m", n, 3) }
+	tests := []struct {
+		names string
+		want  string // empty: an error
+	}{
+		{".", "."},
+		{"model.bin", "model.bin"},
+		{"README.md m.gguf config.json", "m.gguf"},
+		{part(2) + " " + part(0) + " " + part(1) + " README.md", part(0) + " " + part(1) + " " + part(2)},
+		{part(0) + " x", part(0)}, // llama-server will say that others are missing
+		{"README.md config.json", ""},
+		{"a.gguf b.gguf", ""},
+		{part(0) + " " + part(1), ""},
+		{part(0) + " " + part(2), ""},
+		{part(0) + " " + part(1) + " " + part(2) + " mmproj.gguf", ""},
+		{part(0) + " " + part(1) + " " + tinygguf.PartName("dir/other", 2, 3), ""},
+		{part(0) + " " + part(1) + " " + tinygguf.PartName("m", 2, 3), ""},
+	}
+	for _, tt := range tests {
+		got, err := llamacpp.ModelFiles(strings.Fields(tt.names))
+		if strings.Join(got, " ") != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("ModelFiles(%s) = %q, %v; want %q", tt.names, got, err, tt.want)
+		}
+	}
 }
