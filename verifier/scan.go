@@ -159,7 +159,7 @@ func scan(ctx context.Context, t *tree, m *oms.Manifest, o Options) ([]Problem, 
 	if t.dir == nil {
 		base := filepath.Base(t.path)
 		if f, ok := m.Single(); !ok || f.Name != oms.SingleFile && f.Name != base {
-			return nil, refuse([]Problem{{File: shown(base), Why: "is one file, but the signature lists " + listed(m)}})
+			return []Problem{{File: shown(base), Why: "is one file, but the signature lists " + listed(m)}}, nil
 		}
 		return nil, nil
 	}

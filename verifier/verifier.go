@@ -70,7 +70,12 @@ type Refused struct {
 
 func (r *Refused) Error() string { return r.Reason }
 
-func refuse(problems []Problem) error {
+func refuse(t *tree, problems []Problem) error {
+	for i, p := range problems {
+		if p.File == oms.SingleFile && t.dir == nil {
+			problems[i].File = shown(filepath.Base(t.path)) // "." means nothing to a reader
+		}
+	}
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		if a.File != b.File {
 			return strings.Compare(a.File, b.File)
@@ -114,6 +119,9 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 	if err != nil {
 		return Report{}, err
 	}
+	if t.dir == nil && problems != nil {
+		return Report{}, refuse(t, problems) // a directory's signature: no listed file can be here
+	}
 	var mu sync.Mutex
 	var total atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -132,7 +140,7 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 		return Report{}, fmt.Errorf("verify %s: %w", path, err)
 	}
 	if problems != nil {
-		return Report{}, refuse(problems)
+		return Report{}, refuse(t, problems)
 	}
 	return Report{m.Root(), len(m.Files()), total.Load(), time.Since(start).Seconds()}, nil
 }
@@ -175,7 +183,7 @@ func Admit(ctx context.Context, path string, m *oms.Manifest, limit int64) (*sea
 		return nil, err
 	}
 	if problems != nil {
-		return nil, refuse(problems)
+		return nil, refuse(t, problems)
 	}
 	w, err := seal.Load(ctx, m, t, limit)
 	var wrong *seal.MismatchError
@@ -190,7 +198,7 @@ func Admit(ctx context.Context, path string, m *oms.Manifest, limit int64) (*sea
 		}
 		problems = append(problems, mismatch(b.File, m, b.Mismatch))
 	}
-	return nil, refuse(problems)
+	return nil, refuse(t, problems)
 }
 
 // mismatch says what is wrong with one part of a file.

@@ -241,4 +241,11 @@ func certificateModelSigner(leaf *x509.Certificate) modelSigner {
 	return m
 }
 
+func countFiles(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
+}
+
 var errWeightsKey = errors.New("weights are signed with EC keys (P-256, P-384 or P-521)")

@@ -111,7 +111,7 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	case f.quiet:
 		return nil
 	}
-	_, err = fmt.Fprintf(s.out, "signed %s (%d files, %d bytes) as %s: %s\n", root, l.Files, l.Bytes, who, f.signature)
+	_, err = fmt.Fprintf(s.out, "signed %s (%s, %d bytes) as %s: %s\n", root, countFiles(l.Files), l.Bytes, who, f.signature)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -122,13 +123,18 @@ func (f *modelVerifyFlags) run(cmd *cobra.Command, s streams, path string) error
 	case f.quiet:
 		return nil
 	}
-	_, err = fmt.Fprintf(s.out, "verified %s (%d files, %d bytes), signed by %s\n", report.Root, report.Files, report.Bytes, who)
+	_, err = fmt.Fprintf(s.out, "verified %s (%s, %d bytes), signed by %s\n", report.Root, countFiles(report.Files), report.Bytes, who)
 	return err
 }
 
-// readSignature reads the bundle. One that is too long to be one is not read, and refused as such by the parser.
+// readSignature reads the bundle, and of one that is too long as much as the parser needs to refuse it.
 func (f *modelVerifyFlags) readSignature() ([]byte, error) {
-	data, err := readModelFile(f.signature, statement.MaxBundle)
+	file, err := os.Open(f.signature)
+	if err != nil {
+		return nil, fmt.Errorf("read signature: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, statement.MaxBundle+1))
 	if err != nil {
 		return nil, fmt.Errorf("read signature: %w", err)
 	}
