@@ -101,15 +101,9 @@ access: [{caller: "spiffe://demo.weighbridge/apps/*", channels: [chat], methods:
 YAML
 "$weighbridge" serve --config gateway.yaml --init-state 2>gateway.log &
 gateway=$!
-for _ in $(seq 600); do
-  grep -q '"msg":"release serves"' gateway.log && break
-  kill -0 "$gateway" 2>/dev/null || { echo "the gateway ended" >&2; exit 1; }
-  sleep 0.1
-done
-grep -q '"msg":"release serves"' gateway.log || { echo "the gateway did not serve within a minute" >&2; exit 1; }
 field() { sed -n "s/.*\"msg\":\"$1\".*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p" gateway.log | tail -n 1; }
+show status --wait 2m --server unix:./control.sock
 grpc=$(field "gateway listens" grpc)
-show status --server unix:./control.sock
 
 step "One question, over gRPC with SPIFFE mTLS"
 export SPIFFE_ENDPOINT_SOCKET=unix://$work/spiffe.sock
