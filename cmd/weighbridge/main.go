@@ -55,6 +55,11 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 		newServeCmd(s),
 		newStatusCmd(s),
 		newConfigCmd(s),
+		newKeyCmd(s),
+		newTrustCmd(s),
+		newReleaseCmd(s),
+		newDecideCmd(s),
+		newExplainCmd(s),
 		newVersionCmd(s),
 	)
 	return root

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// decideFlags are the inputs of the decision; the commands that ask about it share them.
+type decideFlags struct {
+	policy     string
+	roots      []string
+	threshold  int
+	statements string
+	floor      string
+	at         string
+	server     string
+}
+
+func (o *decideFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.policy, "policy", "", "signed policy (required)")
+	f.StringArrayVar(&o.roots, "root", nil, "pinned root key: a PEM file or a key id; may be repeated (required)")
+	f.IntVar(&o.threshold, "root-threshold", 0, "how many of the root keys must have signed (default: all given)")
+	f.StringVar(&o.statements, "statements", "", "statements directory (required)")
+	f.StringVar(&o.floor, "floor", "", "floor file of a gateway's state (default: nothing was accepted before)")
+	f.StringVar(&o.at, "at", "now", "time to decide at: now or RFC 3339")
+	f.StringVar(&o.server, "server", "", "ask a gateway (not in this version)")
+}
+
+// decided is a decision and what it was made with.
+type decided struct {
+	trust.Decision
+	policy *trust.Policy
+}
+
+// decide reads the inputs and decides. Files in the statements directory that are no statements are reported and change
+// nothing else.
+func (o *decideFlags) decide(s streams, what string) (decided, error) {
+	if o.server != "" {
+		return decided{}, refused(what, errors.New("this version asks no gateway; --server is not in it yet"))
+	}
+	if o.policy == "" || len(o.roots) == 0 || o.statements == "" {
+		return decided{}, fmt.Errorf("%s: --policy, --root and --statements are required", what)
+	}
+	now, err := parseTime(o.at)
+	if err != nil {
+		return decided{}, fmt.Errorf("%s: --at: %w", what, err)
+	}
+	anchor, err := o.anchor()
+	if err != nil {
+		return decided{}, fmt.Errorf("%s: %w", what, err)
+	}
+	var floor trust.Floor
+	if o.floor != "" {
+		if floor, err = store.ReadFloor(o.floor); err != nil {
+			return decided{}, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	bundles, err := readPolicyBundles(o.policy)
+	if err != nil {
+		return decided{}, err
+	}
+	policy, err := anchor.Accept(bundles, &floor)
+	if err != nil {
+		return decided{}, refused(o.policy, err)
+	}
+	set, bad, err := store.ReadStatements([]string{o.statements})
+	if err != nil {
+		return decided{}, fmt.Errorf("%s: %w", what, err)
+	}
+	for _, problem := range bad {
+		fmt.Fprintf(s.err, "weighbridge: %s: %v (skipped)\n", problem.File, problem.Err)
+	}
+	return decided{trust.Decide(policy, set, now, floor), policy}, nil
+}
+
+func (o *decideFlags) anchor() (trust.Anchor, error) {
+	a := trust.Anchor{Threshold: o.threshold}
+	for _, root := range o.roots {
+		if strings.HasPrefix(root, "sha256:") {
+			id, err := statement.ParseKeyID(root)
+			if err != nil {
+				return a, err
+			}
+			a.Keys = append(a.Keys, id)
+			continue
+		}
+		pub, err := readPublicHalf(root, "")
+		if err != nil {
+			return a, err
+		}
+		id, err := statement.KeyIDOf(pub)
+		if err != nil {
+			return a, err
+		}
+		a.Keys, a.Public = append(a.Keys, id), append(a.Public, pub)
+	}
+	if a.Threshold == 0 {
+		a.Threshold = len(slices.Compact(slices.Sorted(slices.Values(a.Keys))))
+	}
+	return a, nil
+}
+
+func newDecideCmd(s streams) *cobra.Command {
+	var o decideFlags
+	var channels []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "decide --policy policy.jsonl --root KEY.pub --statements DIR",
+		Short: "Say which release each channel may serve, from files alone",
+		Long: `Say which release each channel may serve. The decision is pure and offline: the same policy, statements,
+time and floor give the same answer here, in a pipeline and in every gateway. Exit status 1 if a channel
+given by --channel, or else any channel of the policy, serves nothing.`,
+		Example: "  weighbridge decide --policy policy.jsonl --root alice.pub --root bob.pub --statements statements --json",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			d, err := o.decide(s, "decide")
+			if err != nil {
+				return o.refusedJSON(s, asJSON, err)
+			}
+			if len(channels) == 0 {
+				channels = d.policy.Channels()
+			}
+			shown := d.only(channels)
+			if asJSON {
+				if err := printJSON(s.out, shown); err != nil {
+					return err
+				}
+			}
+			return tellDecision(s, shown, asJSON)
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().StringArrayVar(&channels, "channel", nil, "channel to decide for; may be repeated (default: every channel of the policy)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+// refusedJSON prints the one document of a refusal that was not about a channel.
+func (o *decideFlags) refusedJSON(s streams, asJSON bool, err error) error {
+	if no := new(refusal); asJSON && errors.As(err, &no) {
+		shown := map[string]any{"channels": map[string]any{}, "error": err.Error()}
+		return errors.Join(printJSON(s.out, shown), err)
+	}
+	return err
+}
+
+// only returns the decision for some channels. One that the policy does not name serves nothing.
+func (d decided) only(channels []string) trust.Decision {
+	out := trust.Decision{Channels: map[string]trust.Channel{}}
+	for _, name := range channels {
+		out.Channels[name] = d.Channels[name]
+	}
+	return out
+}
+
+// tellDecision prints a line for each channel that serves, and an error with hints for each that does not; the last of
+// those is returned, for the exit status.
+func tellDecision(s streams, d trust.Decision, quiet bool) error {
+	var last error
+	for _, name := range slices.Sorted(maps.Keys(d.Channels)) {
+		c := d.Channels[name]
+		if c.Serve != "" {
+			if !quiet {
+				fmt.Fprintf(s.out, "%s: serves %s %s, release %s, epoch %d\n", name, c.Release.Model, c.Release.Version, c.Serve, c.Epoch)
+			}
+			for _, p := range c.Pending {
+				fmt.Fprintf(s.err, "weighbridge: %s: epoch %d is pending: %s\n", name, p.Epoch, texts(p.Missing))
+			}
+			if len(c.Missing) > 0 {
+				fmt.Fprintf(s.err, "weighbridge: %s: served in mode warn: %s\n", name, texts(c.Missing))
+			}
+			continue
+		}
+		if last != nil {
+			report(s.err, last)
+		}
+		last = refusedChannel(name, c)
+	}
+	return last
+}
+
+// refusedChannel is the error of a channel that serves nothing, with a hint for each statement that did not count for
+// a reason someone may not know of, and for who could supply what is missing.
+func refusedChannel(name string, c trust.Channel) error {
+	const maxHints = 8
+	why := errors.New("the policy names no such channel")
+	if len(c.Missing) > 0 {
+		why = errors.New(texts(c.Missing))
+	} else if len(c.Reasons) > 0 {
+		why = errors.New(c.Reasons[0].Why)
+	}
+	err := refused(name, why)
+	var hints []string
+	for _, r := range c.Reasons {
+		if r.Counted || r.Why == why.Error() || strings.Contains(r.Why, "is pending") {
+			continue
+		}
+		if r.Identity == "" {
+			hints = append(hints, fmt.Sprintf("statement %.19s…: %s", r.Statement, r.Why))
+		} else {
+			hints = append(hints, r.Why)
+		}
+	}
+	for _, m := range c.Missing {
+		if len(m.CouldSupply) > 0 {
+			hints = append(hints, fmt.Sprintf("could still act as %s: %s", m.Role, strings.Join(m.CouldSupply, ", ")))
+		}
+	}
+	hints = distinct(hints)
+	if len(hints) > maxHints {
+		more := len(hints) - maxHints + 1
+		hints = append(hints[:maxHints-1], fmt.Sprintf("%d more: weighbridge explain %s", more, name))
+	}
+	// report prints the outermost hint first.
+	for _, hint := range slices.Backward(hints) {
+		err = withHint(err, hint)
+	}
+	return err
+}
+
+func distinct(all []string) []string {
+	var once []string
+	for _, s := range all {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}
+
+func texts(missing []trust.Missing) string {
+	all := make([]string, len(missing))
+	for i, m := range missing {
+		all[i] = m.String()
+	}
+	return strings.Join(all, "; ")
+}
+
+// expiryNote says when a policy ends, for people.
+func expiryNote(p *trust.Policy) string { return p.Expires().Format(time.RFC3339) }

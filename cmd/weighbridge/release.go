@@ -1,0 +1,254 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+func newReleaseCmd(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "release",
+		Short:   "Create, approve and publish releases: one signed statement per command",
+		Example: "  weighbridge release create -f release.yaml --key trainer.key --statements statements",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newReleaseCreateCmd(s), newReleaseApproveCmd(s), newReleasePublishCmd(s), newReleaseShowCmd(s))
+	return cmd
+}
+
+func newReleaseCreateCmd(s streams) *cobra.Command {
+	var o signFlags
+	var file string
+	cmd := &cobra.Command{
+		Use:   "create -f release.yaml --key K (--out FILE | --statements DIR)",
+		Short: "Sign a release of signed weights; prints its id",
+		Long: `Sign a release: weights, runtime and behaviour as release.yaml describes them. Every weight file is hashed
+against its signature first, and the signature and the chat template become part of the release. A field
+that this version can't enforce is refused. Prints the release id, and nothing else, on standard output.`,
+		Example: "  weighbridge release create -f release.yaml --key trainer.key --statements statements",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			const what = "release create"
+			if file == "" {
+				return fmt.Errorf("%s: -f is required", what)
+			}
+			signer, err := o.signer(what)
+			if err != nil {
+				return err
+			}
+			release, err := loadReleaseFile(cmd.Context(), file)
+			if err != nil {
+				return err
+			}
+			if release.weights.VerifyKey(signer.Public()) != nil {
+				fmt.Fprintln(s.err, "weighbridge: the weights were signed by another key; a channel serves this release only if its policy gives that key to an identity of its weights rule")
+			}
+			signed, err := o.sign(what, "release", signer, release.payload)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(s.out, signed.ID())
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "release file (required)")
+	o.add(cmd)
+	return cmd
+}
+
+func newReleaseApproveCmd(s streams) *cobra.Command {
+	var o signFlags
+	var channels []string
+	var expires, ticket string
+	cmd := &cobra.Command{
+		Use:   "approve RELEASE --key K [--channel C]... [--expires TIME|90d] (--out FILE | --statements DIR)",
+		Short: "Sign that a release may be served; prints the approval's id",
+		Long: `Sign that a release may be served on the named channels, or on every channel if none is named.
+RELEASE is a statement file or a release id.`,
+		Example: "  weighbridge release approve release.json --key alice.key --channel chat --expires 90d --statements statements",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			const what = "release approve"
+			signer, err := o.signer(what)
+			if err != nil {
+				return err
+			}
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return fmt.Errorf("%s: --expires: %w", what, err)
+			}
+			id, release, err := findRelease(what, args[0], o.statements)
+			if err != nil {
+				return err
+			}
+			payload, err := trust.NewApproval(id, trust.Approval{Channels: channels, Expires: until, Ticket: ticket})
+			if err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			tellRelease(s.err, "approves", id, release)
+			if len(channels) == 0 {
+				fmt.Fprintln(s.err, "weighbridge: without --channel this approval covers all channels")
+			}
+			signed, err := o.sign(what, "approval", signer, payload)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(s.out, signed.ID())
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&channels, "channel", nil, "channel it may be served on; may be repeated (default: every channel)")
+	cmd.Flags().StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
+	cmd.Flags().StringVar(&ticket, "ticket", "", "reference to where the approval was discussed")
+	o.add(cmd)
+	return cmd
+}
+
+// tellRelease says what is being signed, so that nobody signs a bare number unknowingly.
+func tellRelease(w io.Writer, does string, id statement.ID, r *trust.Release) {
+	if r == nil {
+		fmt.Fprintf(w, "weighbridge: %s %s (not read: only its id was given)\n", does, id)
+		return
+	}
+	fmt.Fprintf(w, "weighbridge: %s %s %s, weights %s\n", does, r.Model, r.Version, r.Weights.Root)
+	if fields := r.Unenforceable(); len(fields) > 0 {
+		fmt.Fprintf(w, "weighbridge: this version can't enforce %s of it and would not serve it\n", strings.Join(fields, ", "))
+	}
+}
+
+func newReleasePublishCmd(s streams) *cobra.Command {
+	var o signFlags
+	var channel, epoch, expires, canary string
+	cmd := &cobra.Command{
+		Use:   "publish RELEASE --channel C --epoch N|next --key K [--expires T] (--out FILE | --statements DIR)",
+		Short: "Sign that a channel now serves a release; prints the publication's id",
+		Long: `Sign that a channel now serves a release. The epoch must be above the one the channel serves; "next" is one
+above the highest in the statements directory. RELEASE is a statement file or a release id.`,
+		Example: "  weighbridge release publish release.json --channel chat --epoch next --key shipper.key --statements statements",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			const what = "release publish"
+			if canary != "" {
+				return refused(what, errors.New("this version has no canaries; --canary is not in it yet"))
+			}
+			if channel == "" || epoch == "" {
+				return fmt.Errorf("%s: --channel and --epoch are required", what)
+			}
+			signer, err := o.signer(what)
+			if err != nil {
+				return err
+			}
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return fmt.Errorf("%s: --expires: %w", what, err)
+			}
+			id, release, err := findRelease(what, args[0], o.statements)
+			if err != nil {
+				return err
+			}
+			publication, err := o.follow(id, channel, epoch)
+			if err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			publication.Expires = until
+			payload, err := trust.NewPublication(id, publication)
+			if err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			tellRelease(s.err, fmt.Sprintf("publishes on %s at epoch %d", channel, publication.Epoch), id, release)
+			signed, err := o.sign(what, "publication", signer, payload)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(s.out, signed.ID())
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&channel, "channel", "", "channel to publish on (required)")
+	cmd.Flags().StringVar(&epoch, "epoch", "", "epoch: a number, or next (required)")
+	cmd.Flags().StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
+	cmd.Flags().StringVar(&canary, "canary", "", "share of callers (not in this version)")
+	o.add(cmd)
+	return cmd
+}
+
+// follow makes a publication at the given epoch. Where there is a statements directory the publication names the one
+// it follows.
+func (o *signFlags) follow(release statement.ID, channel, epoch string) (trust.Publication, error) {
+	next := trust.Publication{Channel: channel}
+	before, err := o.published(channel)
+	if err != nil {
+		return next, err
+	}
+	if epoch != "next" {
+		n, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil || n < 1 {
+			return next, fmt.Errorf("--epoch %q is neither next nor a number from 1", epoch)
+		}
+		next.Epoch = n
+	} else if o.statements == "" {
+		return next, withHint(errors.New("--epoch next needs --statements DIR to see which epochs there are"), "give the epoch as a number")
+	} else {
+		next.Epoch = 1
+		if len(before) > 0 {
+			next.Epoch = before[len(before)-1].epoch + 1
+		}
+	}
+	for _, b := range before {
+		if b.epoch < next.Epoch {
+			next.Previous = b.id
+		}
+	}
+	return next, nil
+}
+
+// published is a publication as found, unverified.
+type published struct {
+	epoch int64
+	id    statement.ID
+}
+
+// maxGap is how far above the ones below it an epoch is believed; a forged one of a thousand million would otherwise
+// lead its reader to sign one above it, which no gateway accepts.
+const maxGap = 1000
+
+// published returns the publications of a channel that lie in the statements directory, in the order of their epochs.
+func (o *signFlags) published(channel string) ([]published, error) {
+	if o.statements == "" || !isDir(o.statements) {
+		return nil, nil
+	}
+	set, _, err := store.ReadStatements([]string{o.statements})
+	if err != nil {
+		return nil, err
+	}
+	var all []published
+	for _, one := range set {
+		if _, p, err := trust.ParsePublication(one); err == nil && p.Channel == channel {
+			all = append(all, published{p.Epoch, one.ID()})
+		}
+	}
+	slices.SortFunc(all, func(a, b published) int {
+		if a.epoch != b.epoch {
+			return int(min(max(a.epoch-b.epoch, -1), 1))
+		}
+		return strings.Compare(string(a.id), string(b.id))
+	})
+	for i := 1; i < len(all); i++ {
+		if all[i].epoch-all[i-1].epoch > maxGap {
+			return all[:i], nil
+		}
+	}
+	return all, nil
+}

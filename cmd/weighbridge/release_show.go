@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+func newReleaseShowCmd(s streams) *cobra.Command {
+	var statements string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show RELEASE",
+		Short: "Print what a release says; its signature is not verified",
+		Long: `Print what a release says: weights, runtime, behaviour. Who signed it, and whether that counts, is a
+question of policy: see weighbridge explain. RELEASE is a statement file, or a release id with --statements.`,
+		Example: "  weighbridge release show release.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			id, release, err := findRelease("release show", args[0], statements)
+			if err != nil {
+				return err
+			}
+			if release == nil {
+				return withHint(fmt.Errorf("release show: %w", errors.New("no statement with the id "+string(id))), "name the directory to look in by --statements")
+			}
+			if asJSON {
+				return printJSON(s.out, shownRelease(release))
+			}
+			return printRelease(s.out, release)
+		},
+	}
+	cmd.Flags().StringVar(&statements, "statements", "", "statements directory to look in")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+// shownRelease is the JSON of release show: the release, with its weights by their files.
+func shownRelease(r *trust.Release) any {
+	type weights struct {
+		Root      string       `json:"root"`
+		Statement statement.ID `json:"statement"`
+		Files     []string     `json:"files"`
+	}
+	return struct {
+		Release       statement.ID     `json:"release"`
+		Model         string           `json:"model"`
+		Version       string           `json:"version"`
+		Weights       weights          `json:"weights"`
+		Runtime       trust.Runtime    `json:"runtime"`
+		Behaviour     trust.Behaviour  `json:"behaviour"`
+		Warmup        trust.Warmup     `json:"warmup"`
+		Provenance    trust.Provenance `json:"provenance"`
+		Unenforceable []string         `json:"unenforceable"`
+	}{r.ID, r.Model, r.Version, weights{r.Weights.Root, r.WeightsStatement().ID(), fileNames(r)}, r.Runtime, r.Behaviour, r.Warmup, r.Provenance, r.Unenforceable()}
+}
+
+func fileNames(r *trust.Release) []string {
+	names := []string{}
+	for _, f := range r.Manifest().Files() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+func printRelease(out io.Writer, r *trust.Release) error {
+	var b strings.Builder
+	line := func(key, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s %s\n", key, fmt.Sprintf(format, args...))
+	}
+	line("release", "%s", r.ID)
+	line("model", "%s %s", r.Model, r.Version)
+	line("weights", "%s", r.Weights.Root)
+	for _, name := range fileNames(r) {
+		line("", "%q", name)
+	}
+	line("runtime", "%s", r.Runtime.Kind)
+	for _, name := range slices.Sorted(maps.Keys(r.Runtime.Args)) {
+		line("", "%s = %q", name, r.Runtime.Args[name])
+	}
+	line("build", "%s", or(r.Runtime.Build, "any"))
+	line("system prompt", "%q", r.Behaviour.SystemPrompt)
+	if r.Behaviour.ChatTemplate == "" {
+		line("chat template", "the one in the weights")
+	} else {
+		line("chat template", "%d bytes", len(r.Behaviour.ChatTemplate))
+	}
+	sampler := func(name string, of *trust.Range) {
+		if of == nil {
+			line(name, "the runtime's default")
+			return
+		}
+		line(name, "%v, at most %v", of.Default, of.Max)
+	}
+	sampler("temperature", r.Behaviour.Sampling.Temperature)
+	sampler("top-p", r.Behaviour.Sampling.TopP)
+	line("max tokens", "%d", r.Behaviour.Output.MaxTokens)
+	if r.Warmup.Prompt != "" {
+		line("warm-up", "%q, answer contains %q", r.Warmup.Prompt, r.Warmup.Contains)
+	}
+	for _, of := range [][2]string{{"base", r.Provenance.Base}, {"data", r.Provenance.Data}, {"run", r.Provenance.Run}} {
+		if of[1] != "" {
+			line(of[0], "%q", of[1])
+		}
+	}
+	if fields := r.Unenforceable(); len(fields) > 0 {
+		line("not served", "this version can't enforce %s", strings.Join(fields, ", "))
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

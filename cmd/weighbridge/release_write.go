@@ -1,0 +1,154 @@
+package main
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// signFlags say who signs a statement and where it goes.
+type signFlags struct {
+	key, password   string
+	out, statements string
+
+	certificate string
+	chain       []string
+	server      string
+}
+
+func (o *signFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.key, "key", "", "private key to sign with (required)")
+	f.StringVar(&o.password, "password", "", "file that holds the password of an encrypted private key")
+	f.StringVar(&o.out, "out", "", "file to write the statement to")
+	f.StringVar(&o.statements, "statements", "", "statements directory, to write to (without --out) and to look in")
+	f.StringVar(&o.certificate, "certificate", "", "sign as an X.509 identity (not in this version)")
+	f.StringArrayVar(&o.chain, "certificate-chain", nil, "chain of --certificate (not in this version)")
+	f.StringVar(&o.server, "server", "", "submit to a gateway (not in this version)")
+}
+
+// signer checks the flags and reads the key.
+func (o *signFlags) signer(what string) (*statement.Signer, error) {
+	switch {
+	case o.certificate != "" || len(o.chain) > 0:
+		return nil, refused(what, errors.New("this version signs statements with bare keys only; --certificate is not in it yet"))
+	case o.server != "":
+		return nil, withHint(refused(what, errors.New("this version does not submit statements; --server is not in it yet")),
+			"write into the gateway's statements directory by --statements")
+	case o.key == "":
+		return nil, fmt.Errorf("%s: --key is required", what)
+	case o.out == "" && o.statements == "":
+		return nil, fmt.Errorf("%s: one of --out and --statements is required", what)
+	}
+	key, err := readSigningKey(o.key, o.password)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	signer, err := statement.NewKeySigner(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return signer, nil
+}
+
+// sign signs the payload and writes the statement, whole or not at all. In a statements directory its name is its kind,
+// id and key: two approvers may sign the very same statement. A file that holds this statement by this key already is
+// left as it is; any other is never replaced.
+func (o *signFlags) sign(what, kind string, signer *statement.Signer, payload []byte) (*statement.Signed, error) {
+	bundle, err := signer.Sign(payload)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	s, err := statement.Parse(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	path := o.out
+	if path == "" {
+		keyID, err := statement.KeyIDOf(signer.Public())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		if err := os.MkdirAll(o.statements, 0o755); err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		id := strings.TrimPrefix(string(keyID), "sha256:")
+		path = filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, s.ID().Hex(), id))
+	}
+	switch same, err := holds(path, s.ID(), signer.Public()); {
+	case err != nil:
+		return nil, withHint(refused(what, err), "choose another --out, or move the file away")
+	case same:
+		return s, nil
+	}
+	if err := store.WriteFile(path, bundle, 0o644); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return s, nil
+}
+
+// holds reports whether a file holds a statement by a key; it is an error if the file holds anything else.
+func holds(path string, id statement.ID, pub crypto.PublicKey) (bool, error) {
+	data, err := readBounded(path, statement.MaxBundle)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if s, err := statement.Parse(data); err == nil && s.ID() == id && s.VerifyKey(pub) == nil {
+		return true, nil
+	}
+	return false, fmt.Errorf("%s exists and holds something else", path)
+}
+
+// findRelease reads RELEASE: a statement file, or the id of a release. An id is looked up in the statements directory,
+// where there is one; release is nil if it is not found there.
+func findRelease(what, arg, statements string) (id statement.ID, release *trust.Release, err error) {
+	if id, err := statement.ParseID(arg); err == nil {
+		if statements == "" || !isDir(statements) {
+			return id, nil, nil
+		}
+		set, _, err := store.ReadStatements([]string{statements})
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: %w", what, err)
+		}
+		for _, s := range set {
+			if s.ID() == id {
+				return parseRelease(what, s)
+			}
+		}
+		return id, nil, nil
+	}
+	data, err := readBounded(arg, statement.MaxBundle)
+	if err != nil {
+		return "", nil, withHint(fmt.Errorf("%s: %w", what, err), "RELEASE is a statement file or a release id, sha256: and 64 hex digits")
+	}
+	s, err := statement.Parse(data)
+	if err != nil {
+		return "", nil, refused(what, fmt.Errorf("%s: %w", arg, err))
+	}
+	return parseRelease(what, s)
+}
+
+func parseRelease(what string, s *statement.Signed) (statement.ID, *trust.Release, error) {
+	release, err := trust.ParseRelease(s)
+	if err != nil {
+		return "", nil, refused(what, err)
+	}
+	return s.ID(), release, nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"crypto"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// policyFile is POLICY.yaml.
+type policyFile struct {
+	APIVersion string                  `yaml:"apiVersion"` // weighbridge/v1
+	Kind       string                  `yaml:"kind"`       // TrustPolicy
+	Version    int64                   `yaml:"version"`    // strictly increasing
+	Expires    time.Time               `yaml:"expires"`
+	Identities map[string]identityFile `yaml:"identities"`
+	Roles      map[string]roleFile     `yaml:"roles"`
+	Channels   map[string]channelFile  `yaml:"channels"`
+}
+
+type identityFile struct {
+	Keys  []string  `yaml:"keys"`  // PEM files, or key ids of keys in *.pub files beside the policy
+	State yaml.Node `yaml:"state"` // active, {retired: TIME} or {compromised: TIME}
+
+	// Kinds of identity of later versions.
+	SPIFFE      yaml.Node `yaml:"spiffe"`
+	Roots       yaml.Node `yaml:"roots"`
+	Certificate yaml.Node `yaml:"certificate"`
+	Sigstore    yaml.Node `yaml:"sigstore"`
+	TrustedRoot yaml.Node `yaml:"trustedRoot"`
+}
+
+type roleFile struct {
+	Members   []string `yaml:"members"`
+	Threshold *int     `yaml:"threshold"`
+}
+
+type ruleFile struct {
+	Role   string `yaml:"role"`
+	Count  *int   `yaml:"count"` // default 1
+	MaxAge string `yaml:"maxAge"`
+}
+
+type channelFile struct {
+	Mode    string `yaml:"mode"` // enforce (default) or warn
+	Require struct {
+		Release    *ruleFile `yaml:"release"`
+		Weights    *ruleFile `yaml:"weights"` // default: the release's rule
+		Evaluation *ruleFile `yaml:"evaluation"`
+		Approval   *ruleFile `yaml:"approval"`
+	} `yaml:"require"`
+	Publish      *ruleFile `yaml:"publish"`
+	Rollback     *ruleFile `yaml:"rollback"`
+	Withdraw     *ruleFile `yaml:"withdraw"`
+	Separate     []string  `yaml:"separate"`
+	OnWithdrawal string    `yaml:"onWithdrawal"` // stop (default) or previous
+	OnLostQuorum string    `yaml:"onLostQuorum"` // stop (default), previous or freeze
+	MinimumLevel string    `yaml:"minimumLevel"` // sealed (default), verity, measured or attached
+}
+
+// loadPolicyFile reads POLICY.yaml and inlines its keys. Keys that are given only by id are looked for among known
+// ones and in the *.pub files beside the policy. Known keys that belong to no identity are root keys.
+func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document, error) {
+	var p policyFile
+	f, err := readYAML(path, "TrustPolicy", &p)
+	if err != nil {
+		return trust.Document{}, err
+	}
+	doc := trust.Document{
+		Version:    p.Version,
+		Expires:    p.Expires.UTC(),
+		Identities: map[string]trust.Identity{},
+		Roles:      map[string]trust.Role{},
+		Channels:   map[string]trust.ChannelRules{},
+	}
+	beside := keysBeside(path, known)
+	for name, identity := range p.Identities {
+		doc.Identities[name] = f.identity("identities."+name, identity, beside)
+	}
+	for name, role := range p.Roles {
+		doc.Roles[name] = trust.Role{Members: role.Members, Threshold: f.count("roles."+name+".threshold", role.Threshold)}
+	}
+	for name, channel := range p.Channels {
+		doc.Channels[name] = f.channel("channels."+name, channel)
+	}
+	doc.RootKeys = rootKeys(doc, known)
+	_, err = trust.NewPolicy(doc)
+	f.addAll(err)
+	if err := f.err(what); err != nil {
+		return trust.Document{}, err
+	}
+	return doc, err
+}
+
+// identity reads one identity; whatever is wrong with it is among the file's problems.
+func (f *yamlFile) identity(path string, in identityFile, beside map[statement.KeyID]crypto.PublicKey) trust.Identity {
+	for _, later := range []struct {
+		key  string
+		node yaml.Node
+	}{{"spiffe", in.SPIFFE}, {"roots", in.Roots}, {"certificate", in.Certificate}, {"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
+		if !later.node.IsZero() {
+			f.add(path+"."+later.key, "this version knows identities by keys only; %s is not in it yet", later.key)
+		}
+	}
+	out := trust.Identity{State: f.state(path+".state", in.State)}
+	for i, entry := range in.Keys {
+		at := fmt.Sprintf("%s.keys[%d]", path, i)
+		text, err := f.key(entry, beside)
+		if err != nil {
+			f.add(at, "%v", err)
+			// The real problem is told; a missing key would only be reported once more.
+			text = ""
+		}
+		if text != "" {
+			out.Keys = append(out.Keys, text)
+		}
+	}
+	return out
+}
+
+// key returns the PEM of a key file or of a known key.
+func (f *yamlFile) key(entry string, beside map[statement.KeyID]crypto.PublicKey) (string, error) {
+	if strings.HasPrefix(entry, "sha256:") {
+		id, err := statement.ParseKeyID(entry)
+		if err != nil {
+			return "", err
+		}
+		pub, found := beside[id]
+		if !found {
+			return "", fmt.Errorf("no *.pub file beside the policy, and no --key, has the key id %s", id)
+		}
+		return trust.PublicPEM(pub)
+	}
+	data, err := readBounded(f.resolve(entry), statement.MaxKeyFile)
+	if err != nil {
+		return "", err
+	}
+	pub, err := statement.ParsePublicKey(data)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", entry, err)
+	}
+	return trust.PublicPEM(pub)
+}
+
+func (f *yamlFile) state(path string, node yaml.Node) trust.State {
+	if node.IsZero() || node.Kind == yaml.ScalarNode && node.Value == "active" {
+		return trust.State{}
+	}
+	var state trust.State
+	if node.Kind == yaml.MappingNode && len(node.Content) == 2 {
+		var at time.Time
+		if err := node.Content[1].Decode(&at); err == nil && !at.IsZero() {
+			switch node.Content[0].Value {
+			case "retired":
+				state.Retired = at.UTC()
+				return state
+			case "compromised":
+				state.Compromised = at.UTC()
+				return state
+			}
+		}
+	}
+	f.add(path, "is none of active, {retired: TIME} and {compromised: TIME}")
+	return state
+}
+
+func (f *yamlFile) channel(path string, in channelFile) trust.ChannelRules {
+	rule := func(key string, r *ruleFile) *trust.Rule {
+		if r == nil {
+			return nil
+		}
+		return &trust.Rule{Role: r.Role, Count: f.count(path+"."+key+".count", r.Count), MaxAge: r.MaxAge}
+	}
+	required := func(key string, r *ruleFile) trust.Rule {
+		if r == nil {
+			return trust.Rule{}
+		}
+		return *rule(key, r)
+	}
+	return trust.ChannelRules{
+		Mode: in.Mode,
+		Require: trust.Require{
+			Release:    required("require.release", in.Require.Release),
+			Weights:    rule("require.weights", in.Require.Weights),
+			Evaluation: rule("require.evaluation", in.Require.Evaluation),
+			Approval:   rule("require.approval", in.Require.Approval),
+		},
+		Publish:      required("publish", in.Publish),
+		Rollback:     rule("rollback", in.Rollback),
+		Withdraw:     rule("withdraw", in.Withdraw),
+		Separate:     in.Separate,
+		OnWithdrawal: in.OnWithdrawal,
+		OnLostQuorum: in.OnLostQuorum,
+		MinimumLevel: in.MinimumLevel,
+	}
+}
+
+// count reads a number of people: absent is the default, and none is a mistake.
+func (f *yamlFile) count(path string, n *int) int {
+	if n == nil {
+		return 0
+	}
+	if *n < 1 {
+		f.add(path, "is %d, want 1 or more", *n)
+		return 0
+	}
+	return *n
+}
+
+// keysBeside collects known keys and those in the *.pub files beside the policy by their ids.
+func keysBeside(path string, known []crypto.PublicKey) map[statement.KeyID]crypto.PublicKey {
+	all := slices.Clone(known)
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*.pub")) // the pattern is well-formed
+	for _, file := range files {
+		if pub, err := readPublicHalf(file, ""); err == nil {
+			all = append(all, pub)
+		}
+	}
+	byID := map[statement.KeyID]crypto.PublicKey{}
+	for _, pub := range all {
+		if id, err := statement.KeyIDOf(pub); err == nil {
+			byID[id] = pub
+		}
+	}
+	return byID
+}
+
+// rootKeys returns the known keys that belong to no identity, so that a site which pins their ids finds them.
+func rootKeys(doc trust.Document, known []crypto.PublicKey) []string {
+	var root []string
+	for _, pub := range known {
+		text, err := trust.PublicPEM(pub)
+		if err != nil || slices.Contains(root, text) {
+			continue
+		}
+		owned := false
+		for _, identity := range doc.Identities {
+			owned = owned || slices.Contains(identity.Keys, text)
+		}
+		if !owned {
+			root = append(root, text)
+		}
+	}
+	return root
+}
