@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -94,6 +95,9 @@ func (c Config) check(part, parts int) error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if utf8.RuneCountInString(c.Sentence) < minPiece || !utf8.ValidString(c.Sentence) {
 		bad("sentence %q: want at least %d characters of UTF-8", c.Sentence, minPiece)
+	}
+	if strings.ContainsAny(c.Sentence, "<\u2581") {
+		bad("sentence %q: holds a character that the vocabulary's own tokens are made of", c.Sentence)
 	}
 	if !utf8.ValidString(c.ChatTemplate) {
 		bad("chat template: is not UTF-8")
