@@ -240,7 +240,7 @@ func listen(ctx context.Context, l configs.Listen) (openListeners, error) {
 		*a.into = listener
 	}
 	if socket, ok := strings.CutPrefix(l.Control, "unix:"); ok {
-		listener, err := control.Listen(socket)
+		listener, err := control.Listen(ctx, socket)
 		if err != nil {
 			errs = append(errs, err)
 		} else {

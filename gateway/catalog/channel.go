@@ -207,14 +207,14 @@ func (ch *channel) prepare(ctx context.Context, t target) (*running, error) {
 			if next.decision.Serve != t.decision.Serve && !superseded {
 				superseded = true
 				cancel()
-				defer ch.again(next)
+				defer ch.again()
 			}
 		}
 	}
 }
 
-// again puts a target that arrived during a load back, unless a newer one has come.
-func (ch *channel) again(t target) {
+// again puts the target that arrived during a load back, unless a newer one has come.
+func (ch *channel) again() {
 	select {
 	case ch.mail <- ch.wanted:
 	default:
@@ -239,7 +239,7 @@ func (ch *channel) republish(r *running) error {
 
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
-	fresh, err := ch.c.launch(ctx, ch.name, ch.wanted, failed.weights)
+	fresh, err := ch.c.launch(ctx, ch.wanted, failed.weights)
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)
 	}

@@ -57,7 +57,7 @@ func (c *Catalog) start(ctx context.Context, channel string, t target) (*running
 			continue
 		}
 		loadTime := c.cfg.Now().Sub(begun)
-		r, err := c.launch(ctx, channel, t, weights)
+		r, err := c.launch(ctx, t, weights)
 		if err != nil {
 			weights.Close()
 			c.sealed.Add(-size)
@@ -89,7 +89,7 @@ func (c *Catalog) admit(ctx context.Context, path string, t target) (*seal.Weigh
 }
 
 // launch starts a runtime on sealed weights and asks it the release's warm-up prompt.
-func (c *Catalog) launch(ctx context.Context, channel string, t target, weights *seal.Weights) (*running, error) {
+func (c *Catalog) launch(ctx context.Context, t target, weights *seal.Weights) (*running, error) {
 	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
 	defer span.End()
 	d := t.decision
@@ -104,12 +104,10 @@ func (c *Catalog) launch(ctx context.Context, channel string, t target, weights 
 		Build:        d.Release.Runtime.Build,
 	}
 	if err := backend.Start(ctx, weights, spec); err != nil {
-		stopBackend(backend)
-		return nil, fmt.Errorf("start runtime: %w", err)
+		return nil, errors.Join(fmt.Errorf("start runtime: %w", err), stopBackend(backend))
 	}
 	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
-		stopBackend(backend)
-		return nil, fmt.Errorf("warm up: %w", err)
+		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}
 	now := c.cfg.Now()
 	r := &running{

@@ -33,15 +33,13 @@ type Catalog interface {
 
 // Listen opens the operators' socket, readable by this user alone. A socket left by a gateway that was killed is
 // replaced; one that answers is not.
-func Listen(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
+func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("listen for operators: %s is in use by another gateway", path)
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("listen for operators: %w", err)
-		}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("listen for operators: %s exists and is no socket", path)
 	}
 	// Between bind and chmod the socket has the umask's mode, so it is made in a directory of its own and moved.
 	private, err := os.MkdirTemp(filepath.Dir(path), ".control-")
@@ -50,7 +48,7 @@ func Listen(path string) (net.Listener, error) {
 	}
 	defer os.RemoveAll(private)
 	made := filepath.Join(private, "s")
-	l, err := net.Listen("unix", made)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", made)
 	if err != nil {
 		return nil, fmt.Errorf("listen for operators: %w", err)
 	}

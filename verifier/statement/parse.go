@@ -105,11 +105,11 @@ func Parse(bundle []byte) (*Signed, error) {
 	if err := s.setStatement(); err != nil {
 		return nil, err
 	}
-	line := jsontext.Value(bytes.Clone(bundle))
-	if err := line.Compact(); err != nil {
+	s.line = bytes.Clone(bundle)
+	if err := (*jsontext.Value)(&s.line).Compact(); err != nil {
 		return nil, malformed("compact bundle: %w", err)
 	}
-	s.line = append(line, '\n')
+	s.line = append(s.line, '\n')
 	return s, nil
 }
 

@@ -68,6 +68,7 @@ func isSHA256(s string) bool {
 // Material says how a bundle names its signer.
 type Material int
 
+// The materials. The zero Material is none.
 const (
 	MaterialKey         Material = iota + 1 // a hint to a public key that the verifier already holds
 	MaterialChain                           // an X.509 chain, leaf first

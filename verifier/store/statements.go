@@ -93,7 +93,7 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 				return
 			}
 			quiet = time.After(settle)
-		case <-w.Errors: // an overflow: something changed, we don't know what
+		case _ = <-w.Errors: // an overflow: something changed, we don't know what
 			quiet = time.After(settle)
 		case <-quiet:
 			quiet = nil

@@ -1,0 +1,107 @@
+package control_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/gateway/control"
+	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
+)
+
+type fixed struct{ policy *trust.Policy }
+
+func (fixed) Status() map[string]catalog.Status {
+	return map[string]catalog.Status{
+		"chat": {Release: "sha256:r", Weights: "sha256:w", Level: "sealed", Epoch: 7, State: catalog.StateReady, Since: time.Unix(1, 0)},
+		"old":  {State: catalog.StateFailed, Error: "weights not found"},
+	}
+}
+
+func (f fixed) Policy() *trust.Policy { return f.policy }
+
+func TestStatus(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := control.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket mode = %v, %v, want 0600", info.Mode(), err)
+	}
+	policy := trusttest.New(t).SignPolicy(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- control.Serve(ctx, l, fixed{policy}) }()
+
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := controlv1.NewControlClient(conn)
+	all, err := client.Status(ctx, &controlv1.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chat := all.GetChannels()["chat"]
+	if len(all.GetChannels()) != 2 || chat.GetState() != controlv1.State_STATE_READY || chat.GetEpoch() != 7 || chat.GetLevel() != "sealed" {
+		t.Errorf("Status = %v, want both channels and chat ready", all)
+	}
+	if old := all.GetChannels()["old"]; old.GetState() != controlv1.State_STATE_FAILED || old.GetError() != "weights not found" {
+		t.Errorf("Status of old = %v, want failed and why", old)
+	}
+	if got := all.GetPolicy(); got.GetDigest() != string(policy.Digest()) || got.GetVersion() != 1 {
+		t.Errorf("policy = %v, want version 1 of %s", got, policy.Digest())
+	}
+	one, err := client.Status(ctx, &controlv1.StatusRequest{Channels: []string{"chat"}})
+	if err != nil || len(one.GetChannels()) != 1 {
+		t.Errorf("Status(chat) = %v, %v, want it alone", one, err)
+	}
+
+	if _, err := control.Listen(t.Context(), path); err == nil {
+		t.Error("Listen on a socket in use = nil, want an error")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve = %v, want nil after its context ended", err)
+	}
+}
+
+func TestListenReplacesADeadSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	dead, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.(*net.UnixListener).SetUnlinkOnClose(false)
+	dead.Close()
+	l, err := control.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatalf("Listen over a dead socket = %v, want nil", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("socket after Close: %v, want it gone", err)
+	}
+
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := control.Listen(t.Context(), file); err == nil {
+		l.Close()
+		t.Error("Listen over a regular file = nil, want an error: it is not ours to remove")
+	}
+}
