@@ -186,6 +186,8 @@ type door struct {
 	grpc    string
 	http    string
 	stop    func() error // shuts down and waits
+
+	transports []*http.Transport
 }
 
 const domain = "bank.example"
@@ -229,6 +231,9 @@ func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Co
 	served := make(chan error, 1)
 	go func() { served <- gw.Serve(ctx, gateway.Listeners{GRPC: rpc, HTTP: web}) }()
 	d.stop = sync.OnceValue(func() error {
+		for _, tr := range d.transports {
+			tr.CloseIdleConnections() // else the shutdown gives each a second
+		}
 		cancel()
 		err := <-served
 		for _, ch := range channels {
@@ -311,7 +316,7 @@ func (d *door) clientOf(config *tls.Config) *http.Client {
 		h2 = h2 || p == "h2"
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: h2}
-	d.t.Cleanup(transport.CloseIdleConnections)
+	d.transports = append(d.transports, transport)
 	return &http.Client{Transport: transport}
 }
 
