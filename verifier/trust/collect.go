@@ -83,12 +83,16 @@ func (e *evidence) add(s *statement.Signed) {
 	refuse := func(rule, who, format string, args ...any) {
 		e.reasons = append(e.reasons, Reason{rule, id, who, false, fmt.Sprintf(format, args...), kind})
 	}
+	if kind == kindPolicy {
+		refuse(RuleUnknownPredicate, "", "a policy is accepted by the site's root keys, never from among the statements")
+		return
+	}
 	k, rule, why := e.policy.signer(s)
 	switch {
 	case rule != "":
 		refuse(rule, "", "%s", why)
-	case kind == "" || kind == kindPolicy:
-		refuse(RuleUnknownPredicate, k.identity, "this version does not read statements of type %.200q here", s.PredicateType())
+	case kind == "":
+		refuse(RuleUnknownPredicate, k.identity, "this version does not read statements of type %.200q", s.PredicateType())
 	case !e.policy.active(k.identity):
 		refuse(RuleLifecycle, k.identity, "%s is %s", k.identity, e.policy.doc.Identities[k.identity].State)
 	default:

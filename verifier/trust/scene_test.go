@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -229,4 +230,32 @@ func forge(t *testing.T, s *statement.Signed, payload []byte) *statement.Signed 
 		t.Fatal(err)
 	}
 	return forged
+}
+
+// rehint returns the bundle with another name of its key.
+func rehint(t *testing.T, s *statement.Signed, hint string) *statement.Signed {
+	t.Helper()
+	var bundle map[string]any
+	if err := json.Unmarshal(s.Bundle(), &bundle); err != nil {
+		t.Fatal(err)
+	}
+	bundle["verificationMaterial"] = map[string]any{"publicKey": map[string]any{"hint": hint}}
+	changed, err := statement.Parse([]byte(marshal(t, bundle)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+// checkRefused wants an error of a kind with a text in it, or none where the text is empty.
+func checkRefused(t *testing.T, err, kind error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("error %v, want none", err)
+	case want != "" && !errors.Is(err, kind):
+		t.Errorf("error %v, want one of %v", err, kind)
+	case want != "" && !strings.Contains(err.Error(), want):
+		t.Errorf("error %q, want it to say %q", err, want)
+	}
 }
