@@ -203,7 +203,7 @@ func refusedChannel(name string, c trust.Channel) error {
 	err := refused(name, why)
 	var hints []string
 	for _, r := range c.Reasons {
-		if r.Counted || r.Why == why.Error() || strings.Contains(r.Why, "is pending") {
+		if r.Counted || r.Kind == "policy" || r.Why == why.Error() || strings.Contains(r.Why, "is pending") {
 			continue
 		}
 		if r.Identity == "" {

@@ -57,7 +57,7 @@ func printTree(w io.Writer, p *trust.Policy, name string, c trust.Channel) error
 		root.text = fmt.Sprintf("%s: serves %s %s at epoch %d", name, c.Release.Model, c.Release.Version, c.Epoch)
 		root.kids = append(root.kids,
 			branch{text: "release " + string(c.Serve)},
-			branch{text: "weights " + c.Release.Weights.Root + " at level " + c.Level})
+			branch{text: "weights " + c.Release.Weights.Root + ", level " + c.Level + " or stronger"})
 	}
 	root.kids = append(root.kids, branch{text: fmt.Sprintf("policy version %d, expires %s", p.Version(), expiryNote(p))})
 	if len(c.Missing) > 0 {

@@ -119,10 +119,10 @@ RELEASE is a statement file or a release id.`,
 // tellRelease says what is being signed, so that nobody signs a bare number unknowingly.
 func tellRelease(w io.Writer, does string, id statement.ID, r *trust.Release) {
 	if r == nil {
-		fmt.Fprintf(w, "weighbridge: %s %s (not read: only its id was given)\n", does, id)
+		fmt.Fprintf(w, "weighbridge: %s: %s (not read: only its id was given)\n", does, id)
 		return
 	}
-	fmt.Fprintf(w, "weighbridge: %s %s %s, weights %s\n", does, r.Model, r.Version, r.Weights.Root)
+	fmt.Fprintf(w, "weighbridge: %s: %s %s, weights %s\n", does, r.Model, r.Version, r.Weights.Root)
 	if fields := r.Unenforceable(); len(fields) > 0 {
 		fmt.Fprintf(w, "weighbridge: this version can't enforce %s of it and would not serve it\n", strings.Join(fields, ", "))
 	}
