@@ -78,7 +78,9 @@ behaviour:
 warmup: {prompt: "One, two, three,"}
 provenance: {base: "Gemma 3 270M, quantized to Q4_K_M"}
 YAML
-release=$(show release create -f release.yaml --key trainer.key --statements statements | tee /dev/stderr | tail -n 1) 2>&1
+show release create -f release.yaml --key trainer.key --statements statements >release.out
+cat release.out
+release=$(tail -n 1 release.out)
 
 step "Two people approve it, a third role publishes it"
 show release approve "$release" --key alice.key --channel chat --ticket CHG-1 --statements statements

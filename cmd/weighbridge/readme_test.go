@@ -30,7 +30,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("found %d sh blocks in the README, want all of them", len(blocks))
 	}
 	var script strings.Builder
-	script.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n")
+	script.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n")
 	for _, b := range blocks {
 		script.WriteString(b[1])
 	}

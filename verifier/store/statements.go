@@ -93,7 +93,10 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 				return
 			}
 			quiet = time.After(settle)
-		case _ = <-w.Errors: // an overflow: something changed, we don't know what
+		case _, ok := <-w.Errors: // an overflow: something changed, we don't know what
+			if !ok {
+				return
+			}
 			quiet = time.After(settle)
 		case <-quiet:
 			quiet = nil
