@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -140,14 +141,14 @@ func (o *chatOptions) question(args []string, in io.Reader) error {
 	return nil
 }
 
-func (o *chatOptions) run(ctx context.Context, s streams) (err error) {
+func (o *chatOptions) run(ctx context.Context, s streams) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	us, err := o.identity(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.title, err)
 	}
-	defer func() { err = errors.Join(err, us.Close()) }()
+	defer us.Close() // it was only read from
 	authorize := tlsconfig.AuthorizeMemberOf(us.TrustDomain())
 	if o.serverID != "" {
 		id, err := spiffeid.FromString(o.serverID)
@@ -282,7 +283,7 @@ func (o *chatOptions) failed(s streams, err error) error {
 			return err
 		}
 	}
-	why := errors.New(st.Message())
+	why := errors.New(plain(st.Message()))
 	switch st.Code() {
 	case codes.PermissionDenied:
 		return withHint(refused(o.title, why), "is there an access rule for this caller and channel, and is the channel's name right?")
@@ -293,4 +294,17 @@ func (o *chatOptions) failed(s streams, err error) error {
 	default:
 		return fmt.Errorf("%s: %w", o.title, why)
 	}
+}
+
+// plain takes gRPC's wrapping off the reason why a connection failed.
+func plain(message string) string {
+	quoted, ok := strings.CutPrefix(message, "connection error: desc = ")
+	if !ok {
+		return message
+	}
+	text, err := strconv.Unquote(quoted)
+	if err != nil {
+		return message
+	}
+	return strings.TrimPrefix(text, "transport: ")
 }

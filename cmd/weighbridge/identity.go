@@ -97,7 +97,11 @@ func (o *devOptions) run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer func() { err = errors.Join(err, agent.Close()) }()
+	defer func() {
+		if closed := agent.Close(); err == nil {
+			err = closed
+		}
+	}()
 	for _, w := range sockets {
 		if o.write != "" {
 			if err := agent.Write(o.write, w.ids...); err != nil {
