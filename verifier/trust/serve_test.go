@@ -43,7 +43,9 @@ func TestDecidePending(t *testing.T) {
 	if got.Serve != second || len(got.Pending) != 0 {
 		t.Fatalf("serves %s, want the second release %s", got.Serve, second)
 	}
-	if !slices.ContainsFunc(got.Reasons, func(r trust.Reason) bool { return r.Rule == trust.RuleEpochReplay && strings.Contains(r.Why, "superseded") }) {
+	if !slices.ContainsFunc(got.Reasons, func(r trust.Reason) bool {
+		return r.Rule == trust.RuleEpochReplay && strings.Contains(r.Why, "superseded")
+	}) {
 		t.Errorf("no reason says that epoch 1 is superseded:\n%s", reasons(got))
 	}
 	want := trust.Signers{Weights: []string{"trainer"}, Producers: []string{"trainer"}, Approvers: []string{"alice", "carol"}, Publishers: []string{"shipper"}}

@@ -1,0 +1,120 @@
+package trust_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
+)
+
+// FuzzParsePolicy: a policy that is accepted is written back to the very bytes that were signed, so nothing in it was
+// overlooked, and deciding with it does not panic. The input is the predicate, under a subject that fits it.
+func FuzzParsePolicy(f *testing.F) {
+	w := trusttest.New(f)
+	payload, err := trust.NewPolicy(w.Document())
+	if err != nil {
+		f.Fatal(err)
+	}
+	seed := []byte(unsigned(f, payload).Predicate())
+	f.Add(seed)
+	f.Add(bytes.Replace(seed, []byte(`"count":2`), []byte(`"count":0`), 1))
+	f.Fuzz(func(t *testing.T, predicate []byte) {
+		value := jsontext.Value(predicate)
+		if value.Canonicalize() != nil || value.Kind() != '{' {
+			return
+		}
+		sum := sha256.Sum256(value)
+		payload, err := statement.New(trust.PolicyType, "policy", hex.EncodeToString(sum[:]), value)
+		if err != nil {
+			return
+		}
+		p, err := trust.ParsePolicy(unsigned(t, payload))
+		if err != nil {
+			return
+		}
+		again, err := trust.NewPolicy(p.Document())
+		if err != nil || string(again) != string(payload) {
+			t.Fatalf("ParsePolicy accepted %s; written back as %s, %v", payload, again, err)
+		}
+		trust.Decide(p, []*statement.Signed{unsigned(t, payload)}, now, trust.Floor{})
+	})
+}
+
+// FuzzParseRelease: a release that is accepted, and that this version can enforce, is written back to the bytes that
+// were signed. The input is the predicate, under the root of the first one.
+func FuzzParseRelease(f *testing.F) {
+	w := trusttest.New(f)
+	model := filepath.Join(w.Dir, "model.gguf")
+	if err := os.WriteFile(model, []byte("weights"), 0o644); err != nil {
+		f.Fatal(err)
+	}
+	w.SignModel(model)
+	payload, err := trust.NewRelease(w.Descriptor(model))
+	if err != nil {
+		f.Fatal(err)
+	}
+	first := unsigned(f, payload)
+	_, root := first.Subject()
+	seed := []byte(first.Predicate())
+	f.Add(seed)
+	f.Add(bytes.Replace(seed, []byte(`"tools":[]`), []byte(`"tools":["x"]`), 1))
+	f.Fuzz(func(t *testing.T, predicate []byte) {
+		value := jsontext.Value(predicate)
+		if value.Canonicalize() != nil || value.Kind() != '{' {
+			return
+		}
+		r, err := trust.ParseRelease(unsignedOf(t, root, value))
+		if err != nil {
+			return
+		}
+		if r.Manifest() == nil || r.Manifest().Root() != "sha256:"+root {
+			t.Fatalf("accepted without the manifest of its weights: %s", predicate)
+		}
+		if len(r.Unenforceable()) > 0 {
+			return
+		}
+		again, err := trust.NewRelease(r.Descriptor)
+		if err != nil || string(unsigned(t, again).Predicate()) != string(value) {
+			t.Fatalf("ParseRelease accepted %s; written back as %s, %v", value, again, err)
+		}
+	})
+}
+
+func unsignedOf(t testing.TB, root string, predicate jsontext.Value) *statement.Signed {
+	payload, err := statement.New(trust.ReleaseType, "model", root, predicate)
+	if err != nil {
+		t.Skip(err)
+	}
+	return unsigned(t, payload)
+}
+
+// unsigned is a well-formed statement with a signature that nobody made.
+func unsigned(t testing.TB, payload []byte) *statement.Signed {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"mediaType":            statement.MediaType,
+		"verificationMaterial": map[string]any{"publicKey": map[string]any{"hint": ""}},
+		"dsseEnvelope": map[string]any{
+			"payload":     payload,
+			"payloadType": statement.PayloadType,
+			"signatures":  []any{map[string]any{"sig": []byte("none")}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := statement.Parse(text)
+	if err != nil {
+		t.Skip(err)
+	}
+	return s
+}
