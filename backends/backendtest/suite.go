@@ -196,9 +196,9 @@ func (s Suite) chatTemplate(t *testing.T) {
 func (s Suite) concurrent(t *testing.T) {
 	b := s.start(t, tinygguf.A)
 	var all sync.WaitGroup
-	for range 8 {
+	for range 50 {
 		all.Go(func() {
-			for i := range 4 {
+			for i := range 2 {
 				checkAnswer(t, b, Question(fmt.Sprint("hello ", i)), tinygguf.A.Sentence)
 			}
 		})

@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 
@@ -76,11 +77,14 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	if err != nil {
 		return err
 	}
-	// Ending ctx closes the connection, which is how llama-server learns to stop and frees the slot.
-	ctx, cancel := context.WithCancelCause(ctx)
+	// Ending the call's context closes the connection, which is how llama-server learns to stop and frees the slot.
+	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.stopped, func() { cancel(context.Cause(l.stopped)) })()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
+	c := &call{ctx: ctx, stopped: l.stopped}
+	inner = httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
+
+	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
 	}
@@ -88,24 +92,35 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	r.Header.Set("Authorization", "Bearer "+l.key)
 	resp, err := l.client.Do(r)
 	if err != nil {
-		return l.broken(ctx, err)
+		return c.broken(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return l.refusal(ctx, resp)
+		return c.refusal(resp)
 	}
-	return l.stream(ctx, resp.Body, emit)
+	return c.stream(resp.Body, emit)
 }
 
-// broken says what a connection that ended too early means: the caller went away, or the runtime did, or Stop was called.
-func (l *launch) broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+// A call is one request to llama-server.
+type call struct {
+	ctx     context.Context // the caller's: a call does not outlive it
+	stopped context.Context // the launch's
+	reached atomic.Bool     // connected: llama-server may have seen the request
+}
+
+// broken says what a connection that ended too early means: the caller went away, or Stop was called, or the runtime
+// died, before or after it could see the request.
+func (c *call) broken(err error) error {
+	switch {
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	case !c.reached.Load():
 		return fmt.Errorf("%w: %w", errNotReached, err)
+	case c.stopped.Err() != nil:
+		return context.Cause(c.stopped)
+	default:
+		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 	}
-	return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 }
 
 // A runtimeError is how llama-server says no.
@@ -117,10 +132,10 @@ type runtimeError struct {
 }
 
 // refusal turns an answer that is an error into ours. The runtime's own words are left out: they may quote the request.
-func (l *launch) refusal(ctx context.Context, resp *http.Response) error {
+func (c *call) refusal(resp *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	if err != nil {
-		return l.broken(ctx, err)
+		return c.broken(err)
 	}
 	var body struct {
 		Error runtimeError `json:"error"`
@@ -163,7 +178,7 @@ type event struct {
 }
 
 // stream reads server-sent events up to the last one. An answer without a proper end is an interrupted one.
-func (l *launch) stream(ctx context.Context, body io.Reader, emit func(backends.Chunk) error) error {
+func (c *call) stream(body io.Reader, emit func(backends.Chunk) error) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, maxEvent)
 	var last backends.Chunk
@@ -188,22 +203,22 @@ func (l *launch) stream(ctx context.Context, body io.Reader, emit func(backends.
 		if e.Usage != nil {
 			last.Usage = &backends.Usage{PromptTokens: e.Usage.PromptTokens, CompletionTokens: e.Usage.CompletionTokens}
 		}
-		for _, c := range e.Choices {
-			if c.FinishReason != "" {
-				last.FinishReason = c.FinishReason
+		for _, choice := range e.Choices {
+			if choice.FinishReason != "" {
+				last.FinishReason = choice.FinishReason
 			}
-			if c.Delta.Content == "" {
+			if choice.Delta.Content == "" {
 				continue
 			}
-			if err := emit(backends.Chunk{Text: c.Delta.Content}); err != nil {
+			if err := emit(backends.Chunk{Text: choice.Delta.Content}); err != nil {
 				return err
 			}
 		}
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-		return l.broken(ctx, err)
+		return c.broken(err)
 	} else if err != nil {
 		return fmt.Errorf("read llama-server's answer: %w", err)
 	}
-	return l.broken(ctx, io.ErrUnexpectedEOF)
+	return c.broken(io.ErrUnexpectedEOF)
 }

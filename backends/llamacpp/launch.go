@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
@@ -156,9 +157,34 @@ func (p *parts) modelPath(dir string, index int) (string, error) {
 	return "./" + path.Join(modelDir, path.Base(p.names[0])), nil
 }
 
+// dial connects to the socket. A full queue of connections, which llama-server keeps short, is waited for.
 func (l *launch) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", l.dir.Fd(), socketName))
+	raw, err := l.dir.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("reach private directory: %w", err)
+	}
+	again := time.NewTicker(dialInterval)
+	defer again.Stop()
+	for {
+		var conn net.Conn
+		var dialErr error
+		// Control keeps the descriptor from being closed meanwhile, whose number could then be another directory's.
+		err := raw.Control(func(fd uintptr) {
+			var d net.Dialer
+			conn, dialErr = d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", fd, socketName))
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reach private directory: %w", err)
+		}
+		if !errors.Is(dialErr, syscall.EAGAIN) {
+			return conn, dialErr
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // Ready implements [process.Instance].

@@ -13,6 +13,9 @@ const (
 	// healthInterval is how often a runtime that loads is looked at.
 	healthInterval = 20 * time.Millisecond
 
+	// dialInterval is how often a runtime whose queue of connections is full is tried again.
+	dialInterval = 5 * time.Millisecond
+
 	maxEvent = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
 	maxError = 64 << 10 // bytes of an answer that is an error
 )

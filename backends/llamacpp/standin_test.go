@@ -10,10 +10,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest"
@@ -57,7 +59,7 @@ func standIn() error {
 	if slices.Contains(os.Args, "--main-gpu") { // how a test asks for one that never becomes healthy
 		select {}
 	}
-	l, err := net.Listen("unix", os.Args[slices.Index(os.Args, "--host")+1])
+	l, err := listenShort(os.Args[slices.Index(os.Args, "--host")+1])
 	if err != nil {
 		return err
 	}
@@ -88,6 +90,33 @@ func standIn() error {
 		}
 	})
 	return http.Serve(l, nil)
+}
+
+// listenShort listens with the shortest queue of connections there is.
+func listenShort(path string) (net.Listener, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	socket := os.NewFile(uintptr(fd), path)
+	defer socket.Close()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		return nil, err
+	}
+	return net.FileListener(socket)
+}
+
+func TestFullQueue(t *testing.T) {
+	s := startStandIn(t)
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			if _, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("proper")); err != nil {
+				t.Errorf("Chat() = %v", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func startStandIn(t *testing.T) *llamacpp.Server {
