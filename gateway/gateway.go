@@ -94,6 +94,7 @@ type Config struct {
 	Meter    metric.Meter  // nil: nothing is measured
 	Tracer   trace.Tracer  // nil: nothing is traced
 	Drain    time.Duration // how long a shutdown waits for answers in flight; 0: DefaultDrain
+	InFlight int           // how many requests are answered at once; 0: DefaultInFlight
 }
 
 // A Gateway answers requests. Make it with [New].
@@ -129,12 +130,15 @@ func New(c Config) (*Gateway, error) {
 	if c.Drain == 0 {
 		c.Drain = DefaultDrain
 	}
+	if c.InFlight == 0 {
+		c.InFlight = DefaultInFlight
+	}
 	m, err := newMeters(c.Meter)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
-		slots: make(chan struct{}, maxInFlight),
+		slots: make(chan struct{}, c.InFlight),
 	}, nil
 }

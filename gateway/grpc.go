@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"runtime/debug"
 
 	"google.golang.org/grpc"
@@ -25,7 +27,7 @@ import (
 // grpcServer returns the server of the gRPC door, and the health that it reports.
 func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
 	s := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(g.identity.ServerTLS("h2"))),
+		grpc.Creds(&loggedTLS{credentials.NewTLS(g.identity.ServerTLS("h2")), g.log}),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.streaming),
 		grpc.MaxRecvMsgSize(maxBody),
@@ -46,6 +48,26 @@ func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
 	return s, h
 }
 
+// loggedTLS tells operators about connections that fail before there is a request, as the HTTP server does by itself.
+type loggedTLS struct {
+	credentials.TransportCredentials
+	log *slog.Logger
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c *loggedTLS) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		c.log.Info("TLS handshake failed", "protocol", protocolGRPC, "remote", raw.RemoteAddr().String(), "err", err)
+	}
+	return conn, info, err
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c *loggedTLS) Clone() credentials.TransportCredentials {
+	return &loggedTLS{c.TransportCredentials.Clone(), c.log}
+}
+
 type callKey struct{}
 
 // callOf returns the call that an interceptor found to be ctx's.
@@ -61,10 +83,13 @@ func (g *Gateway) identify(ctx context.Context, method string, server any) (cont
 	c := call{protocol: protocolGRPC, id: requestID(carrier(md).Get(headerRequestID))}
 	var err error
 	c.caller, err = identity.PeerFromContext(ctx)
-	if err == nil {
-		if _, ours := server.(*inference); !ours && !c.caller.MemberOf(g.identity.TrustDomain()) {
-			err = fmt.Errorf("caller %s: %w: not of trust domain %s", c.caller, access.ErrDenied, g.identity.TrustDomain())
-		}
+	_, ours := server.(*inference)
+	switch {
+	case err != nil:
+	case ours:
+		err = g.admit(c)
+	case !c.caller.MemberOf(g.identity.TrustDomain()):
+		err = fmt.Errorf("caller %s: %w: not of trust domain %s", c.caller, access.ErrDenied, g.identity.TrustDomain())
 	}
 	if err != nil {
 		g.logOther(ctx, c, method, err)

@@ -38,7 +38,10 @@ func (g *Gateway) route(method string, serve func(http.ResponseWriter, *http.Req
 			w.Header().Set("Connection", "close") // over HTTP/2 this asks the client to connect anew
 		}
 		var err error
-		if c.caller, err = identity.Peer(r.TLS); err == nil && method != "" && r.Method != method {
+		if c.caller, err = identity.Peer(r.TLS); err == nil {
+			err = g.admit(c)
+		}
+		if err == nil && method != "" && r.Method != method {
 			w.Header().Set("Allow", method)
 			err = errMethod
 		}

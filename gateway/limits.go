@@ -18,8 +18,8 @@ const (
 	// maxRequestID bounds an x-request-id, which goes into every log line.
 	maxRequestID = 128
 
-	// maxInFlight bounds the requests that are answered at once, over all callers.
-	maxInFlight = 512
+	// DefaultInFlight bounds the requests that are answered at once, over all callers.
+	DefaultInFlight = 512
 	// maxStreams bounds the concurrent requests of one connection.
 	maxStreams = 128
 )

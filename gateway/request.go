@@ -43,6 +43,9 @@ type answer interface {
 	send(backends.Chunk) error
 }
 
+// admit turns a caller away whom no rule names, before anything of what it sends is read.
+func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
+
 // chat answers one request. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
 // caller, and every request, answered or not, leaves one line in the log.
 func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
@@ -108,7 +111,7 @@ func (g *Gateway) enter() (leave func(), err error) {
 	case g.slots <- struct{}{}:
 		return func() { <-g.slots }, nil
 	default:
-		return nil, fmt.Errorf("%w: %d in flight", errBusy, maxInFlight)
+		return nil, fmt.Errorf("%w: %d in flight", errBusy, cap(g.slots))
 	}
 }
 

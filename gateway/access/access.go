@@ -67,25 +67,27 @@ func Parse(rules []Rule) (*Policy, error) {
 // Check returns nil if a rule allows the caller this method on this channel, and an error wrapping [ErrDenied] that
 // says what is missing if none does.
 func (p *Policy) Check(caller spiffeid.ID, channel, method string) error {
-	if caller.IsZero() {
-		return fmt.Errorf("%w: no caller", ErrDenied)
+	if err := p.Knows(caller); err != nil {
+		return err
 	}
-	known := false
+	for _, r := range p.rules {
+		if r.matches(caller) && slices.Contains(r.channels, channel) && slices.Contains(r.methods, method) {
+			return nil
+		}
+	}
+	return fmt.Errorf("caller %s: %w: no rule for %s on channel %q", caller, ErrDenied, method, channel)
+}
+
+// Knows returns nil if any rule names the caller, whatever it allows. Others need not be listened to.
+func (p *Policy) Knows(caller spiffeid.ID) error {
 	if p != nil {
 		for _, r := range p.rules {
-			if !r.matches(caller) {
-				continue
-			}
-			known = true
-			if slices.Contains(r.channels, channel) && slices.Contains(r.methods, method) {
+			if r.matches(caller) {
 				return nil
 			}
 		}
 	}
-	if !known {
-		return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
-	}
-	return fmt.Errorf("caller %s: %w: no rule for %s on channel %q", caller, ErrDenied, method, channel)
+	return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
 }
 
 func (r *rule) matches(caller spiffeid.ID) bool {

@@ -58,6 +58,9 @@ func TestCheck(t *testing.T) {
 			if err != nil && !errors.Is(err, access.ErrDenied) {
 				t.Errorf("Check = %v, want ErrDenied", err)
 			}
+			if known := p.Knows(spiffeid.RequireFromString(tt.caller)); known != nil && tt.allowed {
+				t.Errorf("Knows(%s) = %v, want nil for a caller that is allowed something", tt.caller, known)
+			}
 		})
 	}
 }
@@ -73,6 +76,10 @@ func TestCheckZero(t *testing.T) {
 	p, err := access.Parse([]access.Rule{rule("spiffe://bank.example/*")})
 	if err != nil {
 		t.Fatal(err)
+	}
+	stranger := spiffeid.RequireFromString("spiffe://evil.example/apps/teller")
+	if err := p.Knows(stranger); !errors.Is(err, access.ErrDenied) {
+		t.Errorf("Knows(%s) = %v, want ErrDenied", stranger, err)
 	}
 	if err := p.Check(spiffeid.ID{}, "chat", access.MethodChat); !errors.Is(err, access.ErrDenied) {
 		t.Errorf("no caller: Check = %v, want ErrDenied", err)

@@ -1,0 +1,109 @@
+package gateway_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/weighbridge/weighbridge/gateway"
+)
+
+// TestTraces expects a span for each chat, below the caller's own, over both protocols.
+func TestTraces(t *testing.T) {
+	const parent, traceID = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0af7651916cd43dd8448eb211c80319c"
+	for _, protocol := range []string{"grpc", "http"} {
+		t.Run(protocol, func(t *testing.T) {
+			spans := tracetest.NewSpanRecorder()
+			provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+			d := open(t, map[string]*channel{"chat": hello()}, func(c *gateway.Config) { c.Tracer = provider.Tracer("test") })
+			if protocol == "grpc" {
+				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent)
+				if _, _, _, err := chat(ctx, d.conn("/apps/demo"), ask()); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url("/v1/chat/completions"), strings.NewReader(question))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Traceparent", parent)
+				resp, err := d.client("/apps/demo").Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+			}
+			d.stop()
+			ended := spans.Ended()
+			if len(ended) != 1 {
+				t.Fatalf("%d spans, want 1", len(ended))
+			}
+			span := ended[0]
+			if span.Name() != "chat chat" || span.SpanContext().TraceID().String() != traceID || span.Status().Code == codes.Error {
+				t.Errorf("span %q in trace %s: %v", span.Name(), span.SpanContext().TraceID(), span.Status())
+			}
+			got := attribute.NewSet(span.Attributes()...)
+			for key, want := range map[attribute.Key]string{
+				"gen_ai.operation.name": "chat", "gen_ai.request.model": "chat", "gen_ai.usage.input_tokens": "7",
+				"gen_ai.usage.output_tokens": "3", "weighbridge.release": release, "weighbridge.caller": "spiffe://bank.example/apps/demo",
+			} {
+				if v, ok := got.Value(key); !ok || v.Emit() != want {
+					t.Errorf("%s = %q, want %q", key, v.Emit(), want)
+				}
+			}
+			for _, a := range span.Attributes() {
+				if strings.Contains(a.Value.Emit(), "secret") {
+					t.Errorf("%s holds the conversation", a.Key)
+				}
+			}
+			if !strings.Contains(d.log.String(), `"trace_id":"`+traceID) {
+				t.Errorf("the log lacks the trace:\n%s", d.log)
+			}
+		})
+	}
+}
+
+// TestBusy asks while the only slot is taken.
+func TestBusy(t *testing.T) {
+	slow := hello()
+	slow.entered = make(chan struct{})
+	d := open(t, map[string]*channel{"chat": slow}, func(c *gateway.Config) { c.InFlight = 1 })
+	answered := make(chan error, 1)
+	conn, client := d.conn("/apps/demo"), d.client("/apps/demo")
+	go func() {
+		_, _, _, err := chat(t.Context(), conn, ask())
+		answered <- err
+	}()
+	eventually(t, "the first request", func() bool {
+		slow.mu.Lock()
+		defer slow.mu.Unlock()
+		return len(slow.got) == 1
+	})
+	resp, body := d.post(client, question)
+	if e := readError(t, body); resp.StatusCode != http.StatusTooManyRequests || e.Code != "busy" || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("POST while busy = %s, %+v, want 429", resp.Status, e)
+	}
+	<-slow.entered
+	if err := <-answered; err != nil {
+		t.Errorf("the first request ended with %v", err)
+	}
+	go func() { <-slow.entered }()
+	if resp, body := d.post(client, question); resp.StatusCode != http.StatusOK {
+		t.Errorf("POST after that = %s: %s", resp.Status, body)
+	}
+}
+
+// TestStrangersAreNotReadTo sends a body that would be a mistake, from a caller that no rule names.
+func TestStrangersAreNotReadTo(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": hello()})
+	resp, body := d.post(d.client("/batch/job"), `{"no":"json`)
+	if e := readError(t, body); resp.StatusCode != http.StatusForbidden || e.Message != "permission denied" {
+		t.Errorf("POST = %s, %+v, want 403", resp.Status, e)
+	}
+}
