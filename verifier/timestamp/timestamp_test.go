@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	noon = time.Now().UTC().Truncate(time.Second) // responses also carry the real time, which must be the authority's
 	day  = 24 * time.Hour
 
 	timeStamping = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
