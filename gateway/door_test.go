@@ -322,8 +322,16 @@ func (d *door) clientOf(config *tls.Config) *http.Client {
 
 func (d *door) url(path string) string { return "https://" + d.http + path }
 
+// A reply is the head of an HTTP response.
+type reply struct {
+	Status     string
+	StatusCode int
+	Proto      string
+	Header     http.Header
+}
+
 // post sends a body to the chat endpoint and returns the answer, read to its end.
-func (d *door) post(c *http.Client, body string) (*http.Response, string) {
+func (d *door) post(c *http.Client, body string) (reply, string) {
 	d.t.Helper()
 	resp, err := c.Post(d.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
 	if err != nil {
@@ -334,7 +342,7 @@ func (d *door) post(c *http.Client, body string) (*http.Response, string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return resp, string(text)
+	return reply{resp.Status, resp.StatusCode, resp.Proto, resp.Header}, string(text)
 }
 
 // eventually waits for what another goroutine is about to do.

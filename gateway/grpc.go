@@ -121,7 +121,7 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 // identified is a stream whose context knows the call.
 type identified struct {
 	grpc.ServerStream
-	ctx context.Context // the stream's, as gRPC has it
+	ctx context.Context //nolint:containedctx // it is how a gRPC stream carries it
 }
 
 func (s *identified) Context() context.Context { return s.ctx }
@@ -130,7 +130,7 @@ func (s *identified) Context() context.Context { return s.ctx }
 func (g *Gateway) recovered(ctx context.Context, method string, err *error) {
 	if p := recover(); p != nil {
 		g.log.ErrorContext(ctx, "request panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
-		*err = toGRPC(fmt.Errorf("panic: %v", p)) //nolint:errorlint // p is no error
+		*err = toGRPC(fmt.Errorf("panic: %v", p))
 	}
 }
 

@@ -69,7 +69,6 @@ func newMeters(m metric.Meter) (*meters, error) {
 // An observation follows one chat. It sees counts, names and times, and never a word of the conversation.
 type observation struct {
 	g    *Gateway
-	ctx  context.Context
 	span trace.Span
 	r    *request
 
@@ -93,7 +92,7 @@ func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *ob
 		span.SetAttributes(attribute.Float64("gen_ai.request.top_p", *r.topP))
 	}
 	g.meters.active.Add(ctx, 1)
-	return ctx, &observation{g: g, ctx: ctx, span: span, r: r, start: time.Now()}
+	return ctx, &observation{g: g, span: span, r: r, start: time.Now()}
 }
 
 // serving notes who answers. Only from here on the channel is a name of ours: before, it is a caller's text, which must
@@ -119,11 +118,11 @@ func (o *observation) chunk(c backends.Chunk) {
 }
 
 // end records everything at once.
-func (o *observation) end(err error) {
+func (o *observation) end(ctx context.Context, err error) {
 	defer o.span.End()
 	end := time.Now()
 	// The caller may be gone, and with it the context; the record is kept all the same.
-	ctx := context.WithoutCancel(o.ctx)
+	ctx = context.WithoutCancel(ctx)
 	out := outcomeOf(err)
 	m := o.g.meters
 	labels := []attribute.KeyValue{attrOperation.String(operationChat), attrProvider.String(provider)}

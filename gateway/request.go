@@ -50,7 +50,7 @@ func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 // caller, and every request, answered or not, leaves one line in the log.
 func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
 	ctx, o := g.observe(ctx, r)
-	defer func() { o.end(err) }()
+	defer func() { o.end(ctx, err) }()
 
 	if err := g.access().Check(r.caller, r.channel, access.MethodChat); err != nil {
 		return err

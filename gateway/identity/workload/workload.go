@@ -109,7 +109,7 @@ func vacant(path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s exists and is not a socket", path)
 	}
-	if conn, err := net.DialTimeout("unix", path, probeTimeout); err == nil {
+	if conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(context.Background(), "unix", path); err == nil {
 		conn.Close()
 		return fmt.Errorf("%s is served by another process", path)
 	}

@@ -1,0 +1,107 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/weighbridge/weighbridge/gateway"
+)
+
+// TestHTTPDecode breaks one thing of a request at a time, and expects the error to name it.
+func TestHTTPDecode(t *testing.T) {
+	chat := hello()
+	two, one := 2.0, 1.0
+	chat.limits = gateway.Limits{MaxTokens: 100, Temperature: gateway.Range{Default: &one, Max: &one}, TopP: gateway.Range{Max: &two}}
+	prompted := hello()
+	prompted.limits.SystemPrompt = "Be brief."
+	d := open(t, map[string]*channel{"chat": chat, "quiet": prompted})
+	client := d.client("/apps/demo")
+	const m = `"model":"chat"`
+	const q = `"messages":[{"role":"user","content":"hi"}]`
+	huge := strings.Repeat("x", 5<<20)
+	tests := []struct {
+		name   string
+		body   string
+		status int
+		param  string
+	}{
+		{"valid", `{` + m + `,` + q + `}`, 200, ""},
+		{"everything", `{` + m + `,` + q + `,"stream":false,"max_tokens":100,"temperature":1,"top_p":0.5,"stop":["a","b"],"seed":-1,"n":1,"user":"u"}`, 200, ""},
+		{"newer names", `{` + m + `,"max_completion_tokens":5,"stop":"a","messages":[{"role":"developer","content":"x"},{"role":"user","content":[{"type":"text","text":"hi"}]}]}`, 200, ""},
+		{"nulls", `{` + m + `,` + q + `,"temperature":null,"stop":null,"max_tokens":null,"stream_options":null}`, 200, ""},
+		{"no model", `{` + q + `}`, 400, "model"},
+		{"case of a name", `{"Model":"chat",` + q + `}`, 400, "Model"},
+		{"case of a nested name", `{` + m + `,"messages":[{"Role":"user","content":"hi"}]}`, 400, "messages[0].Role"},
+		{"duplicate name", `{` + m + `,"model":"other",` + q + `}`, 400, "model"},
+		{"duplicate by escape", `{` + m + `,"mod\u0065l":"other",` + q + `}`, 400, "model"},
+		{"duplicate nested name", `{` + m + `,"messages":[{"role":"user","role":"system","content":"hi"}]}`, 400, "messages[0].role"},
+		{"lora", `{` + m + `,` + q + `,"lora":[{"id":0,"scale":1}]}`, 400, "lora"},
+		{"template", `{` + m + `,` + q + `,"chat_template":"x"}`, 400, "chat_template"},
+		{"tools", `{` + m + `,` + q + `,"tools":[]}`, 400, "tools"},
+		{"name of a message", `{` + m + `,"messages":[{"role":"user","name":"x","content":"hi"}]}`, 400, "messages[0].name"},
+		{"no messages", `{` + m + `}`, 400, "messages"},
+		{"empty messages", `{` + m + `,"messages":[]}`, 400, "messages"},
+		{"no role", `{` + m + `,"messages":[{"content":"hi"}]}`, 400, "messages[0].role"},
+		{"other role", `{` + m + `,"messages":[{"role":"tool","content":"hi"}]}`, 400, "messages[0].role"},
+		{"no content", `{` + m + `,"messages":[{"role":"user"}]}`, 400, "messages[0].content"},
+		{"content of a wrong type", `{` + m + `,"messages":[{"role":"user","content":1}]}`, 400, "messages[0].content"},
+		{"image", `{` + m + `,"messages":[{"role":"user","content":[{"type":"image_url","text":""}]}]}`, 400, "messages[0].content[0].type"},
+		{"part without text", `{` + m + `,"messages":[{"role":"user","content":[{"type":"text"}]}]}`, 400, "messages[0].content[0].text"},
+		{"unknown name in a part", `{` + m + `,"messages":[{"role":"user","content":[{"type":"text","text":"","x":1}]}]}`, 400, "messages[0].content[0].x"},
+		{"max_tokens 0", `{` + m + `,` + q + `,"max_tokens":0}`, 400, "max_tokens"},
+		{"max_tokens a string", `{` + m + `,` + q + `,"max_tokens":"5"}`, 400, "max_tokens"},
+		{"max_tokens too large for a number", `{` + m + `,` + q + `,"max_tokens":99999999999999999999}`, 400, "max_tokens"},
+		{"max_tokens above the release's", `{` + m + `,` + q + `,"max_tokens":101}`, 400, "max_tokens"},
+		{"max_completion_tokens above the release's", `{` + m + `,` + q + `,"max_completion_tokens":101}`, 400, "max_completion_tokens"},
+		{"both names", `{` + m + `,` + q + `,"max_completion_tokens":5,"max_tokens":5}`, 400, "max_tokens"},
+		{"temperature below 0", `{` + m + `,` + q + `,"temperature":-0.1}`, 400, "temperature"},
+		{"temperature above all", `{` + m + `,` + q + `,"temperature":2.1}`, 400, "temperature"},
+		{"temperature above the release's", `{` + m + `,` + q + `,"temperature":1.1}`, 400, "temperature"},
+		{"top_p 0", `{` + m + `,` + q + `,"top_p":0}`, 400, "top_p"},
+		{"top_p above 1", `{` + m + `,` + q + `,"top_p":1.1}`, 400, "top_p"},
+		{"five stops", `{` + m + `,` + q + `,"stop":["a","b","c","d","e"]}`, 400, "stop"},
+		{"empty stop", `{` + m + `,` + q + `,"stop":["a",""]}`, 400, "stop[1]"},
+		{"stop of a wrong type", `{` + m + `,` + q + `,"stop":1}`, 400, "stop"},
+		{"n 2", `{` + m + `,` + q + `,"n":2}`, 400, "n"},
+		{"stream_options without stream", `{` + m + `,` + q + `,"stream_options":{"include_usage":true}}`, 400, "stream_options"},
+		{"unknown stream option", `{` + m + `,` + q + `,"stream":true,"stream_options":{"x":true}}`, 400, "stream_options.x"},
+		{"system prompt beside the release's", `{"model":"quiet","messages":[{"role":"user","content":"a"},{"role":"system","content":"b"}]}`, 400, "messages[1].role"},
+		{"developer prompt beside the release's", `{"model":"quiet","messages":[{"role":"developer","content":"b"}]}`, 400, "messages[0].role"},
+		{"empty", ``, 400, ""},
+		{"cut short", `{` + m + `,`, 400, ""},
+		{"two documents", `{` + m + `,` + q + `}{}`, 400, ""},
+		{"list", `[]`, 400, ""},
+		{"not UTF-8", `{` + m + `,"messages":[{"role":"user","content":"` + "\xff" + `"}]}`, 400, "messages[0].content"},
+		{"huge", `{` + m + `,"messages":[{"role":"user","content":"` + huge + `"}]}`, 413, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			resp, body := d.post(client, tt.body)
+			if resp.StatusCode != tt.status {
+				t.Fatalf("POST = %s, want %d: %s", resp.Status, tt.status, body)
+			}
+			if tt.status == 200 {
+				return
+			}
+			e := readError(t, body)
+			if e.Param != tt.param || e.Type != "invalid_request_error" || e.Message == "" || e.Code == "" {
+				t.Errorf("error = %+v, want param %q", e, tt.param)
+			}
+			if !strings.HasPrefix(e.Message, tt.param) {
+				t.Errorf("message %q does not name %q", e.Message, tt.param)
+			}
+		})
+	}
+}
+
+type apiError struct{ Message, Type, Code, Param string }
+
+func readError(t *testing.T, body string) apiError {
+	t.Helper()
+	var e struct{ Error apiError }
+	if err := json.Unmarshal([]byte(body), &e); err != nil || e.Error.Message == "" {
+		t.Fatalf("%q is no error in OpenAI's shape: %v", body, err)
+	}
+	return e.Error
+}
