@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
@@ -77,13 +78,20 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	if err != nil {
 		return err
 	}
-	// Ending the call's context closes the connection, which is how llama-server learns to stop and frees the slot.
-	inner, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(l.stopped, func() { cancel(context.Cause(l.stopped)) })()
-	c := &call{ctx: ctx, stopped: l.stopped}
-	inner = httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
-
+	c := &call{stopped: l.stopped}
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
+	// Ending this context closes the connection, which is how llama-server learns to stop and frees the slot.
+	inner, cancel := context.WithCancel(traced)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		select {
+		case <-l.stopped:
+			cancel()
+		case <-inner.Done():
+		}
+	})
 	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
@@ -92,32 +100,33 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	r.Header.Set("Authorization", "Bearer "+l.key)
 	resp, err := l.client.Do(r)
 	if err != nil {
-		return c.broken(err)
+		return c.broken(ctx, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return c.refusal(resp)
+		return c.refusal(ctx, resp)
 	}
-	return c.stream(resp.Body, emit)
+	return c.stream(ctx, resp.Body, emit)
 }
 
 // A call is one request to llama-server.
 type call struct {
-	ctx     context.Context // the caller's: a call does not outlive it
-	stopped context.Context // the launch's
+	stopped <-chan struct{} // the launch's
 	reached atomic.Bool     // connected: llama-server may have seen the request
 }
 
 // broken says what a connection that ended too early means: the caller went away, or Stop was called, or the runtime
 // died, before or after it could see the request.
-func (c *call) broken(err error) error {
+func (c *call) broken(ctx context.Context, err error) error {
 	switch {
-	case c.ctx.Err() != nil:
-		return context.Cause(c.ctx)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case !c.reached.Load():
 		return fmt.Errorf("%w: %w", errNotReached, err)
-	case c.stopped.Err() != nil:
-		return context.Cause(c.stopped)
+	}
+	select {
+	case <-c.stopped:
+		return fmt.Errorf("%w: it is being stopped", backends.ErrInterrupted)
 	default:
 		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 	}
@@ -132,10 +141,10 @@ type runtimeError struct {
 }
 
 // refusal turns an answer that is an error into ours. The runtime's own words are left out: they may quote the request.
-func (c *call) refusal(resp *http.Response) error {
+func (c *call) refusal(ctx context.Context, resp *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	if err != nil {
-		return c.broken(err)
+		return c.broken(ctx, err)
 	}
 	var body struct {
 		Error runtimeError `json:"error"`
@@ -178,7 +187,7 @@ type event struct {
 }
 
 // stream reads server-sent events up to the last one. An answer without a proper end is an interrupted one.
-func (c *call) stream(body io.Reader, emit func(backends.Chunk) error) error {
+func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Chunk) error) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, maxEvent)
 	var last backends.Chunk
@@ -216,9 +225,9 @@ func (c *call) stream(body io.Reader, emit func(backends.Chunk) error) error {
 		}
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-		return c.broken(err)
+		return c.broken(ctx, err)
 	} else if err != nil {
 		return fmt.Errorf("read llama-server's answer: %w", err)
 	}
-	return c.broken(io.ErrUnexpectedEOF)
+	return c.broken(ctx, io.ErrUnexpectedEOF)
 }

@@ -86,8 +86,7 @@ type launch struct {
 	key    string
 	client *http.Client
 
-	stopped   context.Context // ends when Stop is called, with ErrInterrupted as its cause
-	interrupt context.CancelCauseFunc
+	stopped chan struct{} // closed when Stop is called
 }
 
 // launch starts llama-server in a new private directory, with a new key.
@@ -96,8 +95,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make private directory: %w", err)
 	}
-	l := &launch{key: rand.Text()}
-	l.stopped, l.interrupt = context.WithCancelCause(context.Background())
+	l := &launch{key: rand.Text(), stopped: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			l.dir.Close()
@@ -228,7 +226,7 @@ func (l *launch) Err() error { return l.proc.Err() }
 
 // Stop implements [process.Instance]. Answers are broken off first: llama-server would wait for their end.
 func (l *launch) Stop(ctx context.Context) {
-	l.interrupt(fmt.Errorf("%w: it is being stopped", backends.ErrInterrupted))
+	close(l.stopped)
 	l.proc.Stop(ctx)
 	dir := l.dir.Name()
 	l.dir.Close()

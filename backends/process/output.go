@@ -73,7 +73,7 @@ func (o *output) dropped() {
 
 // finish returns when all that a dead child wrote has been read, or drainTimeout later.
 func (o *output) finish() {
-	(<-o.file).SetReadDeadline(time.Now().Add(drainTimeout))
+	_ = (<-o.file).SetReadDeadline(time.Now().Add(drainTimeout)) // fails if all was read and it is closed
 	<-o.done
 	o.dropped()
 }

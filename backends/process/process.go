@@ -95,7 +95,7 @@ func (p *Process) run(c Config, started chan<- error) {
 	p.sandbox, err = readReport(report)
 	report.Close()
 	if err != nil {
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill() // it may have ended
 	} else {
 		started <- nil
 	}
@@ -127,13 +127,14 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 	if err != nil {
 		return nil, errors.Join(err, report.Close(), outR.Close())
 	}
-	p.cmd = exec.Command(self, SandboxCommand, string(spec))
+	// The child ends with Stop, or with this process, and not with a context.
+	p.cmd = exec.CommandContext(context.Background(), self, SandboxCommand, string(spec))
 	p.cmd.Dir = c.Dir
 	p.cmd.Env = []string{} // not nil, which would be ours
 	p.cmd.Stdout, p.cmd.Stderr = outW, outW
 	p.cmd.ExtraFiles = append(append([]*os.File{}, c.Files...), c.Exec, reportW)
 	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(err, report.Close(), outR.Close())
 	}
@@ -143,7 +144,9 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 
 // readReport waits until the child has confined itself and executed what it was told to, or has failed.
 func readReport(r *os.File) (backends.Sandbox, error) {
-	r.SetReadDeadline(time.Now().Add(launchTimeout))
+	if err := r.SetReadDeadline(time.Now().Add(launchTimeout)); err != nil {
+		return backends.Sandbox{}, fmt.Errorf("wait for the sandbox: %w", err)
+	}
 	data, err := io.ReadAll(io.LimitReader(r, maxReport))
 	if err != nil {
 		return backends.Sandbox{}, fmt.Errorf("wait for the sandbox: %w", err)
@@ -164,7 +167,7 @@ func (p *Process) wait() {
 	// Until it is reaped no other process can get its number, so that the signal can only reach its own group.
 	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
-	unix.Kill(-pid, unix.SIGKILL)
+	_ = unix.Kill(-pid, unix.SIGKILL) // most leave nothing
 	p.err = p.cmd.Wait()
 	if p.err == nil {
 		p.err = errors.New("exit status 0")
@@ -202,12 +205,12 @@ func (p *Process) withOutput(err error) error {
 func (p *Process) Stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
-	// Signal knows whether the child was reaped: its number can't be another process's.
-	p.cmd.Process.Signal(syscall.SIGTERM)
+	// Both know whether the child was reaped, when its number may be another process's; that is not an error here.
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }

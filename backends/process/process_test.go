@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,6 +178,51 @@ func TestOutlivesTheThreadThatStartedIt(t *testing.T) {
 	// Only a living child takes more than the pipe holds.
 	if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 		t.Errorf("child ended with the thread that called Start: %v (%v)", err, p.Err())
+	}
+}
+
+func TestLeavesNoOffspring(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	p := start(t, slog.New(slog.DiscardHandler), []*os.File{r}, "breed")
+	r.Close()
+	<-p.Done()
+	w.SetWriteDeadline(time.Now().Add(patience))
+	// The offspring would read for ever. Without it, nobody does.
+	for err == nil {
+		_, err = w.Write(make([]byte, 1<<20))
+	}
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("write to the offspring of an ended child: %v, want %v", err, syscall.EPIPE)
+	}
+}
+
+// TestSandboxCommandRefuses runs the hidden subcommand as a user might, or as it runs when its parent has just died.
+func TestSandboxCommandRefuses(t *testing.T) {
+	spec := `{"parent":%d,"files":0,"dir":"/","args":["x"]}`
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no specification", nil, "started by weighbridge itself"},
+		{"not a specification", []string{"--help"}, "read sandbox specification"},
+		{"an unknown field", []string{`{"parent":1,"trust":true}`}, "read sandbox specification"},
+		{"an empty one", []string{`{}`}, "a field is missing"},
+		{"another parent", []string{fmt.Sprintf(spec, 1)}, "which has ended"},
+		{"no executable", []string{fmt.Sprintf(spec, os.Getpid())}, "read executable"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := exec.Command("/proc/self/exe", append([]string{process.SandboxCommand}, tt.args...)...)
+			out, err := cmd.CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 126 || !strings.Contains(string(out), tt.want) {
+				t.Errorf("%q: %v, %q; want exit status 126 and %q", tt.args, err, out, tt.want)
+			}
+		})
 	}
 }
 

@@ -95,8 +95,7 @@ func RunSandboxed(args []string) error {
 	report := os.NewFile(uintptr(executable+1), "report")
 	rep, err := confine(spec, executable)
 	if err != nil {
-		json.MarshalWrite(report, sandboxReport{Error: err.Error()})
-		return err
+		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
 	}
 	if err := json.MarshalWrite(report, rep); err != nil {
 		return fmt.Errorf("report sandbox: %w", err)
@@ -219,8 +218,8 @@ func restrictFiles(dir, loader string) (abi int, err error) {
 	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
 		return 0, fmt.Errorf("apply Landlock: %w", err)
 	}
-	if abi, err = ll.LandlockGetABIVersion(); err != nil {
-		return 0, nil // this kernel has none: Restrict did nothing
+	if v, err := ll.LandlockGetABIVersion(); err == nil { // else this kernel has none, and Restrict did nothing
+		abi = v
 	}
 	return abi, nil
 }

@@ -32,7 +32,7 @@ func restrictCalls() error {
 	}
 	filter := program(arch)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil { //nolint:gosec // the kernel reads the program there
 		return fmt.Errorf("install seccomp filter: %w", err)
 	}
 	return nil
@@ -46,30 +46,30 @@ func program(arch uint32) []unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action}
 	}
 	refuse := func(errno unix.Errno) unix.SockFilter { return ret(unix.SECCOMP_RET_ERRNO | uint32(errno)) }
-	// when answers a call only if the comparison holds, whenNot only if it fails; else the next instruction follows.
+	// when answers a call only if the comparison holds, unless only if the value differs; else the next follows.
 	when := func(op uint16, k uint32, then unix.SockFilter) []unix.SockFilter {
 		return []unix.SockFilter{{Code: unix.BPF_JMP | op | unix.BPF_K, K: k, Jt: 0, Jf: 1}, then}
 	}
-	whenNot := func(op uint16, k uint32, then unix.SockFilter) []unix.SockFilter {
-		return []unix.SockFilter{{Code: unix.BPF_JMP | op | unix.BPF_K, K: k, Jt: 1, Jf: 0}, then}
+	unless := func(k uint32, then unix.SockFilter) []unix.SockFilter {
+		return []unix.SockFilter{{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: 1, Jf: 0}, then}
 	}
 
 	var p []unix.SockFilter
 	add := func(list ...unix.SockFilter) { p = append(p, list...) }
 	add(load(dataArch))
-	add(whenNot(unix.BPF_JEQ, arch, ret(unix.SECCOMP_RET_KILL_PROCESS))...)
+	add(unless(arch, ret(unix.SECCOMP_RET_KILL_PROCESS))...)
 	add(load(dataNumber))
 	add(when(unix.BPF_JGE, x32Bit, refuse(unix.ENOSYS))...)
 	add(when(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS))...)
 	for _, call := range []uint32{unix.SYS_CONNECT, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD} {
 		add(when(unix.BPF_JEQ, call, refuse(unix.EACCES))...)
 	}
-	add(whenNot(unix.BPF_JEQ, unix.SYS_SOCKET, ret(unix.SECCOMP_RET_ALLOW))...)
+	add(unless(unix.SYS_SOCKET, ret(unix.SECCOMP_RET_ALLOW))...)
 	add(load(dataArg0))
-	add(whenNot(unix.BPF_JEQ, unix.AF_UNIX, refuse(unix.EACCES))...)
+	add(unless(unix.AF_UNIX, refuse(unix.EACCES))...)
 	add(load(dataArg1))
 	add(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf}) // the rest are flags
-	add(whenNot(unix.BPF_JEQ, unix.SOCK_STREAM, refuse(unix.EACCES))...)
+	add(unless(unix.SOCK_STREAM, refuse(unix.EACCES))...)
 	add(ret(unix.SECCOMP_RET_ALLOW))
 	return p
 }

@@ -39,6 +39,13 @@ func behave(mode string, args []string) {
 		json.MarshalWrite(os.NewFile(process.FirstFile, "results"), probe(args[0], args[1]))
 	case "wait": // for its file to be closed
 		io.Copy(io.Discard, os.NewFile(process.FirstFile, "input"))
+	case "breed": // and end before the offspring does
+		offspring := exec.Command("/proc/self/exe", "wait")
+		offspring.Args[0] = standin
+		offspring.ExtraFiles = []*os.File{os.NewFile(process.FirstFile, "input")}
+		if err := offspring.Start(); err != nil {
+			panic(err)
+		}
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")

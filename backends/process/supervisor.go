@@ -36,16 +36,13 @@ type SupervisorConfig[T Instance] struct {
 // A Supervisor keeps one instance running and implements the states of a [backends.Backend]. One goroutine owns the
 // instance and moves the states on; all others see a snapshot, and are woken when it changes.
 type Supervisor[T Instance] struct {
-	cfg SupervisorConfig[T]
+	cfg  SupervisorConfig[T]
+	done chan struct{} // closed when the goroutine has ended, or never will be started
 
-	// term asks the goroutine to end, kill to waste no more time on it, done is closed when it has.
-	termCtx, killCtx context.Context
-	term, kill       context.CancelFunc
-	done             chan struct{}
-
-	mu      sync.Mutex
-	view    view[T]
-	changed chan struct{} // closed, and replaced, at each change of view
+	mu         sync.Mutex
+	view       view[T]
+	changed    chan struct{}      // closed, and replaced, at each change of view
+	term, kill context.CancelFunc // ask the goroutine to end, and to waste no more time on it; nil before Start
 }
 
 // A view is what others see of the state.
@@ -63,8 +60,6 @@ func NewSupervisor[T Instance](c SupervisorConfig[T]) *Supervisor[T] {
 		c.Restart = DefaultRestart
 	}
 	s := &Supervisor[T]{cfg: c, done: make(chan struct{}), changed: make(chan struct{})}
-	s.termCtx, s.term = context.WithCancel(context.Background())
-	s.killCtx, s.kill = context.WithCancel(context.Background())
 	s.view = view[T]{state: backends.None, since: time.Now()}
 	return s
 }
@@ -78,12 +73,15 @@ func (s *Supervisor[T]) Start(ctx context.Context, prepare func(context.Context)
 		return backends.ErrStarted
 	}
 	s.publish(func(v *view[T]) { v.state = backends.Loading })
+	term, termCancel := context.WithCancel(context.Background()) //nolint:gosec // Stop calls it
+	kill, killCancel := context.WithCancel(context.Background()) //nolint:gosec // Stop calls it
+	s.term, s.kill = termCancel, killCancel
 	s.mu.Unlock()
 
-	first, cancel := context.WithCancelCause(s.termCtx)
+	first, cancel := context.WithCancelCause(term)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	go s.run(first, prepare)
+	go s.run(first, term, kill, prepare)
 	_, err := s.Acquire(context.Background()) // not ctx: run ends it when ctx ends, and then nothing is left behind
 	return err
 }
@@ -138,21 +136,24 @@ func (s *Supervisor[T]) Stop(ctx context.Context) {
 	s.mu.Lock()
 	if s.view.state == backends.None {
 		s.publish(func(v *view[T]) { v.state = backends.Stopped })
+		s.term, s.kill = func() {}, func() {}
 		close(s.done)
 	}
+	term, kill := s.term, s.kill
 	s.mu.Unlock()
-	s.term()
+	defer kill()
+	term()
 	select {
 	case <-s.done:
 	case <-ctx.Done():
-		s.kill()
+		kill()
 		<-s.done
 	}
 }
 
-// run is the goroutine that owns the instance. first bounds the first launch, which is not repeated: nothing depends
-// on it yet, and its caller learns why it failed.
-func (s *Supervisor[T]) run(first context.Context, prepare func(context.Context) error) {
+// run is the goroutine that owns the instance: until term ends, and without patience once kill does. first bounds the
+// first launch, which is not repeated: nothing depends on it yet, and its caller learns why it failed.
+func (s *Supervisor[T]) run(first, term, kill context.Context, prepare func(context.Context) error) {
 	defer close(s.done)
 	var inst T
 	var err error
@@ -160,35 +161,35 @@ func (s *Supervisor[T]) run(first context.Context, prepare func(context.Context)
 		err = prepare(first)
 	}
 	if err == nil {
-		inst, err = s.launch(first)
+		inst, err = s.launch(first, kill)
 	}
 	if err != nil {
-		s.end(err)
+		s.end(term, err)
 		return
 	}
-	err = s.watch(inst)
+	err = s.watch(term, kill, inst)
 	for restarts := []time.Time(nil); ; {
 		now := time.Now()
 		delay, again := s.cfg.Restart.next(restarts, now)
-		if !again || s.termCtx.Err() != nil {
-			s.end(err)
+		if !again || term.Err() != nil {
+			s.end(term, err)
 			return
 		}
 		restarts = append(restarts, now)
 		s.set(func(v *view[T]) { v.state, v.err, v.restarts = backends.Restarting, err, len(restarts) })
 		s.cfg.Log.Warn("runtime died, restarting it", "err", err, "restarts", len(restarts), "delay", delay)
-		if inst, err = s.relaunch(delay); err == nil {
-			err = s.watch(inst)
+		if inst, err = s.relaunch(term, kill, delay); err == nil {
+			err = s.watch(term, kill, inst)
 		}
 	}
 }
 
 // end enters the last state, when nothing is left that would need what Release lets go.
-func (s *Supervisor[T]) end(err error) {
+func (s *Supervisor[T]) end(term context.Context, err error) {
 	if s.cfg.Release != nil {
 		s.cfg.Release()
 	}
-	if s.termCtx.Err() != nil {
+	if term.Err() != nil {
 		s.set(func(v *view[T]) { v.state = backends.Stopped })
 		return
 	}
@@ -197,7 +198,7 @@ func (s *Supervisor[T]) end(err error) {
 }
 
 // launch starts an instance and waits until it can serve.
-func (s *Supervisor[T]) launch(ctx context.Context) (T, error) {
+func (s *Supervisor[T]) launch(ctx, kill context.Context) (T, error) {
 	var none T
 	if ctx.Err() != nil {
 		return none, context.Cause(ctx)
@@ -207,32 +208,32 @@ func (s *Supervisor[T]) launch(ctx context.Context) (T, error) {
 		return none, err
 	}
 	if err := inst.Ready(ctx); err != nil {
-		inst.Stop(s.killCtx)
+		inst.Stop(kill)
 		return none, err
 	}
 	return inst, nil
 }
 
-func (s *Supervisor[T]) relaunch(delay time.Duration) (T, error) {
+func (s *Supervisor[T]) relaunch(term, kill context.Context, delay time.Duration) (T, error) {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-s.termCtx.Done():
+	case <-term.Done():
 	}
-	ctx, cancel := context.WithTimeout(s.termCtx, s.cfg.StartTimeout)
+	ctx, cancel := context.WithTimeout(term, s.cfg.StartTimeout)
 	defer cancel()
-	return s.launch(ctx)
+	return s.launch(ctx, kill)
 }
 
 // watch lets an instance serve until it ends, and returns why it did.
-func (s *Supervisor[T]) watch(inst T) error {
-	defer inst.Stop(s.killCtx)
+func (s *Supervisor[T]) watch(term, kill context.Context, inst T) error {
+	defer inst.Stop(kill)
 	s.set(func(v *view[T]) { v.state, v.instance = backends.Ready, inst })
 	select {
 	case <-inst.Done():
 		return inst.Err()
-	case <-s.termCtx.Done():
+	case <-term.Done():
 		// Others must see this before the instance ends, so that no new request reaches one that does.
 		s.set(func(v *view[T]) { v.state = backends.Stopped })
 		return nil
