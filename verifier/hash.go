@@ -15,6 +15,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/verifier/digest"
 	"github.com/weighbridge/weighbridge/verifier/oms"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
 // DigestOptions say how a model is listed for signing.
@@ -26,6 +27,9 @@ type DigestOptions struct {
 	IgnoreGit     bool     // leave out .git, .github, .gitignore and .gitattributes at the top
 	AllowSymlinks bool
 	Signature     string // path of the signature file; left out if it lies in the model
+
+	// Progress, if set, is told of each piece of a file that was read, concurrently.
+	Progress func(bytes int64)
 }
 
 // A Listing is a model ready to be signed.
@@ -72,7 +76,7 @@ func Digest(ctx context.Context, path string, o DigestOptions) (*Listing, error)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, name := range c.names {
 		g.Go(func() (err error) {
-			resources[i], sizes[i], err = hashFile(ctx, t, name, c.ser)
+			resources[i], sizes[i], err = hashFile(ctx, watched(t, o.Progress), name, c.ser)
 			return err
 		})
 	}
@@ -175,8 +179,8 @@ func (c *collector) ignores(name string) bool {
 }
 
 // hashFile reads one file once and returns its resources.
-func hashFile(ctx context.Context, t *tree, name string, ser oms.Serialization) ([]oms.Resource, int64, error) {
-	r, size, err := t.Open(name)
+func hashFile(ctx context.Context, src seal.Source, name string, ser oms.Serialization) ([]oms.Resource, int64, error) {
+	r, size, err := src.Open(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s %s", printable(name), reason(err))
 	}

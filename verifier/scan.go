@@ -26,7 +26,7 @@ type entry struct {
 // walk calls visit for everything below the model's directory, sorted within each directory. visit says whether to
 // enter a directory. Links are followed as the tree was opened; one that leads to a directory it lies in is not entered.
 func (t *tree) walk(ctx context.Context, visit func(entry) (enter bool)) error {
-	w := &walker{ctx: ctx, tree: t, visit: visit}
+	w := &walker{tree: t, visit: visit}
 	if t.links {
 		root, err := resolve(t.path)
 		if err != nil {
@@ -38,14 +38,13 @@ func (t *tree) walk(ctx context.Context, visit func(entry) (enter bool)) error {
 	if err != nil {
 		return fmt.Errorf("walk model: %w", err)
 	}
-	if err := w.dir(fd, entry{}); err != nil {
+	if err := w.dir(ctx, fd, entry{}); err != nil {
 		return fmt.Errorf("walk model: %w", err)
 	}
 	return nil
 }
 
 type walker struct {
-	ctx     context.Context
 	tree    *tree
 	root    string // resolved; only with links
 	visit   func(entry) bool
@@ -56,14 +55,14 @@ type walker struct {
 type inode struct{ dev, ino uint64 }
 
 // dir visits the entries of the opened directory and closes it.
-func (w *walker) dir(fd int, at entry) (err error) {
+func (w *walker) dir(ctx context.Context, fd int, at entry) error {
 	f := os.NewFile(uintptr(fd), filepath.Join(w.tree.path, at.name))
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	here := inode{uint64(st.Dev), st.Ino}
+	here := inode{st.Dev, st.Ino}
 	if slices.Contains(w.stack, here) {
 		return nil // a link led back: all that is here is being walked already
 	}
@@ -73,7 +72,7 @@ func (w *walker) dir(fd int, at entry) (err error) {
 	w.stack = append(w.stack, here)
 	defer func() { w.stack = w.stack[:len(w.stack)-1] }()
 
-	names, err := w.names(f)
+	names, err := w.names(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -93,17 +92,17 @@ func (w *walker) dir(fd int, at entry) (err error) {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", printable(e.name), err)
 		}
-		if err := w.dir(sub, e); err != nil {
+		if err := w.dir(ctx, sub, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) names(f *os.File) ([]string, error) {
+func (w *walker) names(ctx context.Context, f *os.File) ([]string, error) {
 	var names []string
 	for {
-		if err := w.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		some, err := f.Readdirnames(1024)
@@ -131,11 +130,8 @@ func (w *walker) stat(dir int, at entry, name string) (entry, error) {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return e, fmt.Errorf("stat %s: %w", printable(e.name), err)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK && w.tree.links {
-		if err := unix.Fstatat(dir, name, &st, 0); err != nil {
-			e.kind = unix.S_IFLNK
-			return e, nil
-		}
+	// A broken link stays one: st is left as it was, and the entry's kind with it.
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK && w.tree.links && unix.Fstatat(dir, name, &st, 0) == nil {
 		e.link, e.real = true, ""
 		if target, err := filepath.EvalSymlinks(filepath.Join(w.root, e.name)); err == nil {
 			if rel, err := filepath.Rel(w.root, target); err == nil && filepath.IsLocal(rel) {

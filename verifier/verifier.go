@@ -96,6 +96,9 @@ type Options struct {
 	AllowSymlinks  bool     // follow links, if the signer did
 	IncludeGit     bool     // .git, .github, .gitignore and .gitattributes at the top are no exception
 	Signature      string   // path of the signature file, which is not a part of the model
+
+	// Progress, if set, is told of each piece of a file that was read, concurrently.
+	Progress func(bytes int64)
 }
 
 // A Report says what was verified.
@@ -128,7 +131,7 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, f := range m.Files() {
 		g.Go(func() error {
-			n, found, err := verifyFile(ctx, t, m, f)
+			n, found, err := verifyFile(ctx, watched(t, o.Progress), m, f)
 			total.Add(n)
 			mu.Lock()
 			defer mu.Unlock()
@@ -166,6 +169,38 @@ func verifyFile(ctx context.Context, src seal.Source, m *oms.Manifest, f oms.Fil
 		problems = append(problems, mismatch(f.Name, m, b))
 	}
 	return n, problems, nil
+}
+
+// watched tells progress of what is read from src.
+func watched(src seal.Source, progress func(int64)) seal.Source {
+	if progress == nil {
+		return src
+	}
+	return watchedSource{src, progress}
+}
+
+type watchedSource struct {
+	seal.Source
+	progress func(int64)
+}
+
+func (s watchedSource) Open(name string) (io.ReadCloser, int64, error) {
+	r, size, err := s.Source.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return watchedFile{r, s.progress}, size, nil
+}
+
+type watchedFile struct {
+	io.ReadCloser
+	progress func(int64)
+}
+
+func (f watchedFile) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	f.progress(int64(n))
+	return n, err
 }
 
 // Admit is the one way from untrusted bytes to sealed weights. The files under path must be exactly those of the

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -333,6 +334,25 @@ func TestAdmitLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, w.Close())
+}
+
+func TestProgress(t *testing.T) {
+	dir := model(t)
+	for name, hash := range map[string]func(tell func(int64)) error{
+		"Digest": func(tell func(int64)) error {
+			_, err := verifier.Digest(t.Context(), dir, verifier.DigestOptions{Progress: tell})
+			return err
+		},
+		"Verify": func(tell func(int64)) error {
+			_, err := verifier.Verify(t.Context(), dir, sign(t, dir, verifier.DigestOptions{}), verifier.Options{Progress: tell})
+			return err
+		},
+	} {
+		var told atomic.Int64
+		if err := hash(func(n int64) { told.Add(n) }); err != nil || told.Load() != 2521 {
+			t.Errorf("%s told of %d bytes, %v, want all 2521", name, told.Load(), err)
+		}
+	}
 }
 
 func TestWithin(t *testing.T) {

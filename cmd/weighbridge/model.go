@@ -139,7 +139,10 @@ It is what a signature of the model, made with the same flags, is over.`,
 			if err != nil {
 				return err
 			}
+			var stop func()
+			o.Progress, stop = startProgress(s, false)
 			l, err := verifier.Digest(cmd.Context(), args[0], o)
+			stop()
 			if err != nil {
 				return err
 			}

@@ -73,7 +73,10 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	if err != nil {
 		return err
 	}
+	var stop func()
+	o.Progress, stop = startProgress(s, f.quiet)
 	l, err := verifier.Digest(cmd.Context(), path, o)
+	stop()
 	if err != nil {
 		return err
 	}

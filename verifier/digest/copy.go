@@ -101,7 +101,7 @@ func read(ctx context.Context, src io.Reader, limit int64, free <-chan []byte, f
 		if total += int64(n); total > limit {
 			err = fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
 		}
-		if err != io.EOF {
+		if err != io.EOF { //nolint:errorlint // an error that only wraps EOF says that something broke off
 			b.err = err
 		}
 		select {

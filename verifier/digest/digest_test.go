@@ -144,7 +144,7 @@ func TestCopyErrors(t *testing.T) {
 	x := strings.NewReader
 	tests := []struct {
 		name  string
-		ctx   context.Context
+		stop  bool // cancelled before it starts
 		dst   io.Writer
 		src   io.Reader
 		alg   digest.Algorithm
@@ -152,24 +152,28 @@ func TestCopyErrors(t *testing.T) {
 		parts []digest.Part
 		want  error // nil: any
 	}{
-		{"source breaks off", t.Context(), io.Discard, io.MultiReader(x("x"), iotest.ErrReader(io.ErrUnexpectedEOF)), digest.SHA256, 1, whole(digest.SHA256, "x"), io.ErrUnexpectedEOF},
-		{"source fails", t.Context(), io.Discard, io.MultiReader(x("x"), iotest.ErrReader(broken)), digest.SHA256, 1, whole(digest.SHA256, "x"), broken},
-		{"target is full", t.Context(), full, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), broken},
-		{"target takes less", t.Context(), short, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), io.ErrShortWrite},
-		{"cancelled", cancelled, io.Discard, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), context.Canceled},
-		{"one byte over the limit", t.Context(), io.Discard, x("x"), digest.SHA256, 0, whole(digest.SHA256, "x"), digest.ErrTooLong},
-		{"negative limit", t.Context(), io.Discard, x("x"), digest.SHA256, -1, whole(digest.SHA256, "x"), nil},
-		{"no algorithm", t.Context(), io.Discard, x("x"), "", 1, whole(digest.SHA256, "x"), nil},
-		{"unknown algorithm", t.Context(), io.Discard, x("x"), "md5", 1, whole(digest.SHA256, "x"), nil},
-		{"parts with a gap", t.Context(), io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 1}, {Start: 2, End: 3}}, nil},
-		{"parts that overlap", t.Context(), io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 2}, {Start: 1, End: 3}}, nil},
-		{"parts that start late", t.Context(), io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 1, End: 3}}, nil},
-		{"empty part", t.Context(), io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 0}, {Start: 0, End: 3}}, nil},
-		{"part behind the end", t.Context(), io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: digest.ToEnd}, {Start: -1, End: 3}}, nil},
+		{"source breaks off", false, io.Discard, io.MultiReader(x("x"), iotest.ErrReader(io.ErrUnexpectedEOF)), digest.SHA256, 1, whole(digest.SHA256, "x"), io.ErrUnexpectedEOF},
+		{"source fails", false, io.Discard, io.MultiReader(x("x"), iotest.ErrReader(broken)), digest.SHA256, 1, whole(digest.SHA256, "x"), broken},
+		{"target is full", false, full, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), broken},
+		{"target takes less", false, short, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), io.ErrShortWrite},
+		{"cancelled", true, io.Discard, x("x"), digest.SHA256, 1, whole(digest.SHA256, "x"), context.Canceled},
+		{"one byte over the limit", false, io.Discard, x("x"), digest.SHA256, 0, whole(digest.SHA256, "x"), digest.ErrTooLong},
+		{"negative limit", false, io.Discard, x("x"), digest.SHA256, -1, whole(digest.SHA256, "x"), nil},
+		{"no algorithm", false, io.Discard, x("x"), "", 1, whole(digest.SHA256, "x"), nil},
+		{"unknown algorithm", false, io.Discard, x("x"), "md5", 1, whole(digest.SHA256, "x"), nil},
+		{"parts with a gap", false, io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 1}, {Start: 2, End: 3}}, nil},
+		{"parts that overlap", false, io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 2}, {Start: 1, End: 3}}, nil},
+		{"parts that start late", false, io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 1, End: 3}}, nil},
+		{"empty part", false, io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: 0}, {Start: 0, End: 3}}, nil},
+		{"part behind the end", false, io.Discard, x("xxx"), digest.SHA256, 3, []digest.Part{{Start: 0, End: digest.ToEnd}, {Start: -1, End: 3}}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, bad, err := digest.Copy(tt.ctx, tt.dst, tt.src, tt.alg, tt.parts, tt.limit)
+			ctx := t.Context()
+			if tt.stop {
+				ctx = cancelled
+			}
+			_, bad, err := digest.Copy(ctx, tt.dst, tt.src, tt.alg, tt.parts, tt.limit)
 			if err == nil || tt.want != nil && !errors.Is(err, tt.want) || bad != nil {
 				t.Errorf("Copy = %q, %v, want %v", render(bad), err, tt.want)
 			}

@@ -238,7 +238,7 @@ func checkManifest(t *testing.T, m *oms.Manifest) {
 		if i > 0 && fs[i-1].Name >= f.Name {
 			t.Errorf("file %q comes after %q", f.Name, fs[i-1].Name)
 		}
-		if err := oms.CheckName(f.Name); err != nil && !(f.Name == oms.SingleFile && len(fs) == 1) {
+		if err := oms.CheckName(f.Name); err != nil && (f.Name != oms.SingleFile || len(fs) > 1) {
 			t.Errorf("file %q: %v", f.Name, err)
 		}
 		if !filepath.IsLocal(f.Name) || filepath.Clean(f.Name) != f.Name {

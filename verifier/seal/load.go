@@ -66,8 +66,8 @@ func (e *MismatchError) Unwrap() []error {
 var ErrTooLarge = errors.New("weights do not fit in memory")
 
 // Load reads each file that the manifest lists once, hashing it on its way into memory, and seals it. All files take
-// at most limit bytes together; that is checked before any memory is taken. If anything is not as listed, Load goes on
-// to find what else is wrong, keeps nothing and returns a [*MismatchError].
+// at most limit bytes together; each is checked against what is left before memory is taken for it. If anything is not
+// as listed, Load goes on to find what else is wrong, keeps nothing and returns a [*MismatchError].
 func Load(ctx context.Context, m *oms.Manifest, src Source, limit int64) (_ *Weights, err error) {
 	w := &Weights{files: map[string]*os.File{}}
 	defer func() {
@@ -113,12 +113,11 @@ func loadFile(ctx context.Context, alg digest.Algorithm, f oms.File, src Source,
 	n, bad, err := digest.Copy(ctx, mem, r, alg, f.Parts, size)
 	switch {
 	case errors.Is(err, digest.ErrTooLong):
-		bad, err = nil, nil
-		return nil, []Mismatch{{File: f.Name, Err: fmt.Errorf("it grew while it was read")}}, 0, mem.Close()
+		return nil, []Mismatch{{File: f.Name, Err: errors.New("it grew while it was read")}}, 0, mem.Close()
 	case err != nil:
 		return nil, nil, 0, errors.Join(err, mem.Close())
 	case n < size:
-		return nil, []Mismatch{{File: f.Name, Err: fmt.Errorf("it shrank while it was read")}}, 0, mem.Close()
+		return nil, []Mismatch{{File: f.Name, Err: errors.New("it shrank while it was read")}}, 0, mem.Close()
 	case bad != nil:
 		return nil, wrong(f.Name, bad), 0, mem.Close()
 	}

@@ -182,24 +182,24 @@ func TestLoadRefuses(t *testing.T) {
 	weights := approved["weights.gguf"]
 	tests := []struct {
 		name  string
-		ctx   context.Context
+		stop  bool // cancelled before it starts
 		files map[string]string
 		size  map[string]int64
 		limit int64
 		want  error  // nil: a MismatchError
 		text  string // in it
 	}{
-		{"one bit flipped", t.Context(), with("weights.gguf", weights[:2*mib]+"_"+weights[2*mib+1:]), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
-		{"one byte short", t.Context(), with("weights.gguf", weights[1:]), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
-		{"one byte long", t.Context(), with("weights.gguf", weights+"!"), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
-		{"missing", t.Context(), map[string]string{"empty": "", "a/config.json": "{}"}, nil, 4 * mib, nil, `"weights.gguf": file does not exist`},
-		{"grows while it is read", t.Context(), approved, map[string]int64{"weights.gguf": 3 * mib}, 4 * mib, nil, "grew while it was read"},
-		{"shrinks while it is read", t.Context(), approved, map[string]int64{"weights.gguf": 3*mib + 5}, 4 * mib, nil, "shrank while it was read"},
-		{"everything", t.Context(), map[string]string{"empty": "x", "weights.gguf": "x"}, nil, 4 * mib, nil, "3 mismatches"},
-		{"one byte over the limit", t.Context(), approved, nil, 3*mib + 5, seal.ErrTooLarge, ""},
-		{"no memory allowed", t.Context(), approved, nil, 0, seal.ErrTooLarge, ""},
-		{"a size that overflows", t.Context(), approved, map[string]int64{"weights.gguf": 1<<63 - 1}, 4 * mib, seal.ErrTooLarge, ""},
-		{"cancelled", cancelled, approved, nil, 4 * mib, context.Canceled, ""},
+		{"one bit flipped", false, with("weights.gguf", weights[:2*mib]+"_"+weights[2*mib+1:]), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
+		{"one byte short", false, with("weights.gguf", weights[1:]), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
+		{"one byte long", false, with("weights.gguf", weights+"!"), nil, 4 * mib, nil, `"weights.gguf": bytes 0 to`},
+		{"missing", false, map[string]string{"empty": "", "a/config.json": "{}"}, nil, 4 * mib, nil, `"weights.gguf": file does not exist`},
+		{"grows while it is read", false, approved, map[string]int64{"weights.gguf": 3 * mib}, 4 * mib, nil, "grew while it was read"},
+		{"shrinks while it is read", false, approved, map[string]int64{"weights.gguf": 3*mib + 5}, 4 * mib, nil, "shrank while it was read"},
+		{"everything", false, map[string]string{"empty": "x", "weights.gguf": "x"}, nil, 4 * mib, nil, "3 mismatches"},
+		{"one byte over the limit", false, approved, nil, 3*mib + 5, seal.ErrTooLarge, ""},
+		{"no memory allowed", false, approved, nil, 0, seal.ErrTooLarge, ""},
+		{"a size that overflows", false, approved, map[string]int64{"weights.gguf": 1<<63 - 1}, 4 * mib, seal.ErrTooLarge, ""},
+		{"cancelled", true, approved, nil, 4 * mib, context.Canceled, ""},
 	}
 	m := manifest(t, approved)
 	for _, tt := range tests {
@@ -207,7 +207,11 @@ func TestLoadRefuses(t *testing.T) {
 			before := descriptors(t)
 			src := newSource(tt.files)
 			src.size = tt.size
-			w, err := seal.Load(tt.ctx, m, src, tt.limit)
+			ctx := t.Context()
+			if tt.stop {
+				ctx = cancelled
+			}
+			w, err := seal.Load(ctx, m, src, tt.limit)
 			if w.Valid() || err == nil {
 				t.Fatalf("Load = %v, %v, want a refusal", w, err)
 			}
