@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"sync/atomic"
@@ -180,19 +181,23 @@ func catalogInputs(cfg *configs.Gateway, policy *trust.Policy) catalog.Inputs {
 	return in
 }
 
-// backendFactory makes backends of the configured kinds. A runtime that isn't there is found out at start.
+// backendFactory makes backends of the configured kinds.
 func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(string) (backends.Backend, error), error) {
-	make := func() (backends.Backend, error) {
-		return llamacpp.New(llamacpp.Config{Command: cfg.Runtimes.LlamaCPP.Command, RuntimeDir: dir, Log: log})
+	command := cfg.Runtimes.LlamaCPP.Command
+	if _, err := exec.LookPath(command); err != nil {
+		return nil, withHint(fmt.Errorf("runtimes.llamacpp.command: %w", err), "install llama-server, or name its path")
 	}
-	if _, err := make(); err != nil {
+	fresh := func() (backends.Backend, error) {
+		return llamacpp.New(llamacpp.Config{Command: command, RuntimeDir: dir, Log: log})
+	}
+	if _, err := fresh(); err != nil {
 		return nil, fmt.Errorf("runtimes.llamacpp: %w", err)
 	}
 	return func(kind string) (backends.Backend, error) {
 		if kind != llamacpp.Kind {
 			return nil, fmt.Errorf("the release wants runtime %q, and this gateway runs %s only", kind, llamacpp.Kind)
 		}
-		return make()
+		return fresh()
 	}, nil
 }
 

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+
+	"github.com/weighbridge/weighbridge/backends/backendtest"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
+)
+
+// patience is how long a test waits for what takes a moment on a busy machine.
+const patience = time.Minute
+
+// A gatewayProcess is `weighbridge serve` as its own process, over a signed world with one published release.
+type gatewayProcess struct {
+	*trusttest.World
+	t      *testing.T
+	config string
+	cmd    *exec.Cmd
+	log    logBuffer
+	base   string // of the HTTP API
+}
+
+// logBuffer collects JSON log lines and wakes whoever waits for one.
+type logBuffer struct {
+	mu      sync.Mutex
+	data    bytes.Buffer
+	changed chan struct{}
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data.Write(p)
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	return len(p), nil
+}
+
+// find returns the attributes of the last line with this message, or a channel that is closed when there is more.
+func (l *logBuffer) find(msg string) (map[string]any, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found map[string]any
+	for line := range bytes.Lines(l.data.Bytes()) {
+		var attrs map[string]any
+		if json.Unmarshal(line, &attrs) == nil && attrs["msg"] == msg {
+			found = attrs
+		}
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return found, l.changed
+}
+
+func (l *logBuffer) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data.Reset()
+}
+
+func newGateway(t *testing.T) *gatewayProcess {
+	t.Helper()
+	g := &gatewayProcess{World: trusttest.New(t), t: t}
+	g.config = filepath.Join(g.Dir, "gateway.yaml")
+	g.SignPolicy(nil)
+	g.publish("a.gguf", tinygguf.A.Sentence, 1)
+	g.writeConfig("spiffe://test.example/apps/*")
+	return g
+}
+
+// publish writes a model, and signs, approves and publishes a release of it.
+func (g *gatewayProcess) publish(name, sentence string, epoch int64) string {
+	g.t.Helper()
+	model := filepath.Join(g.Dir, "models", name)
+	writeTiny(g.t, model, tinygguf.Config{Sentence: sentence, ChatTemplate: tinygguf.ChatTemplate})
+	id := g.Release(model, func(d *trust.Descriptor) { d.Runtime.Args = map[string]string{"ctx-size": "256", "threads": "1"} })
+	g.Approve(id, trusttest.Alice, trust.Approval{})
+	g.Approve(id, trusttest.Bob, trust.Approval{})
+	g.Publish(id, "chat", epoch)
+	return string(id)
+}
+
+func (g *gatewayProcess) writeConfig(caller string) {
+	g.t.Helper()
+	config := fmt.Sprintf(`
+listen: {grpc: 127.0.0.1:0, http: 127.0.0.1:0, control: "unix:./control.sock", metrics: 127.0.0.1:0}
+identity: {development: {trustDomain: test.example, socket: ./spiffe.sock}}
+trust:
+  root: {keys: ["%s", "%s"], threshold: 2}
+  policy: policy.jsonl
+  statements: [./statements]
+  state: ./state
+weights: [./models]
+runtimes: {llamacpp: {command: %s}}
+channels: {chat: {}}
+access: [{caller: "%s", channels: [chat], methods: [chat, models]}]
+`, g.KeyID(trusttest.Alice), g.KeyID(trusttest.Bob), backendtest.LlamaServer(g.t), caller)
+	if err := os.WriteFile(g.config, []byte(config), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *gatewayProcess) start(args ...string) {
+	g.t.Helper()
+	g.log.forget()
+	g.base = ""
+	g.cmd = exec.CommandContext(g.t.Context(), "weighbridge", append([]string{"serve", "--config", g.config}, args...)...)
+	g.cmd.Stderr = &g.log
+	if err := g.cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { g.cmd.Process.Kill(); g.cmd.Wait() })
+}
+
+// await waits for a log line and returns its attributes.
+func (g *gatewayProcess) await(msg string) map[string]any {
+	g.t.Helper()
+	late := time.After(patience)
+	for {
+		attrs, more := g.log.find(msg)
+		if attrs != nil {
+			return attrs
+		}
+		select {
+		case <-more:
+		case <-late:
+			g.t.Fatalf("no log line %q; the log:\n%s", msg, g.log.data.String())
+		}
+	}
+}
+
+// client returns an HTTP client with an SVID of the gateway's development trust domain.
+func (g *gatewayProcess) client() *http.Client {
+	g.t.Helper()
+	id, err := identity.Open(g.t.Context(), identity.Config{WorkloadAPI: "unix://" + filepath.Join(g.Dir, "spiffe.sock")})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { id.Close() })
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: id.ClientTLS(tlsconfig.AuthorizeMemberOf(id.TrustDomain())), DisableKeepAlives: true}}
+}
+
+func (g *gatewayProcess) url(path string) string {
+	if g.base == "" {
+		g.base = "https://" + g.await("gateway listens")["http"].(string)
+	}
+	return g.base + path
+}
+
+// ask returns the status, the body and the release that answered.
+func (g *gatewayProcess) ask(c *http.Client) (status int, body, release string) {
+	g.t.Helper()
+	res, err := c.Post(g.url("/v1/chat/completions"), "application/json",
+		strings.NewReader(`{"model":"chat","messages":[{"role":"user","content":"Who are you?"}]}`))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return res.StatusCode, string(data), res.Header.Get("weighbridge-release")
+}
+
+func (g *gatewayProcess) check(c *http.Client, release, sentence string) {
+	g.t.Helper()
+	status, body, by := g.ask(c)
+	if status != http.StatusOK || by != release || !strings.Contains(body, sentence) {
+		g.t.Errorf("answer = %d %s by %s, want %q by %s", status, body, by, sentence, release)
+	}
+}
+
+func TestServe(t *testing.T) {
+	g := newGateway(t)
+	g.start("--init-state")
+	first := g.await("release serves")["release"].(string)
+	c := g.client()
+	g.check(c, first, "I am version A.")
+
+	if _, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}).Get(g.url("/v1/models")); err == nil {
+		t.Error("GET without an SVID = nil, want the handshake to fail")
+	}
+
+	// A new publication is switched to without a restart, and the status says so.
+	metricsAddress := g.await("gateway listens")["metrics"].(string)
+	g.log.forget()
+	second := g.publish("b.gguf", tinygguf.B.Sentence, 2)
+	if got := g.await("release serves")["release"]; got != second {
+		t.Errorf("serves %v, want %s", got, second)
+	}
+	g.check(c, second, "I am version B.")
+	out, err := exec.CommandContext(t.Context(), "weighbridge", "status", "--json", "--server", "unix:"+filepath.Join(g.Dir, "control.sock")).Output()
+	if err != nil || !strings.Contains(string(out), second) || !strings.Contains(string(out), `"state": "ready"`) {
+		t.Errorf("status = %s, %v, want %s ready", out, err, second)
+	}
+	metrics, err := http.Get("http://" + metricsAddress + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer metrics.Body.Close()
+	if data, _ := io.ReadAll(metrics.Body); !strings.Contains(string(data), "weighbridge_load_count") {
+		t.Errorf("metrics hold no weighbridge_load_count:\n%s", data)
+	}
+}
+
+func TestServeReloads(t *testing.T) {
+	g := newGateway(t)
+	g.start("--init-state")
+	release := g.await("release serves")["release"].(string)
+	c := g.client()
+	g.check(c, release, "I am version A.")
+
+	// Three mistakes: each is named, and nothing changes.
+	good, err := os.ReadFile(g.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := strings.NewReplacer("weights:", "wieghts:", "threshold: 2", "threshold: 3", "[chat, models]", "[chat, rule]").Replace(string(good))
+	if err := os.WriteFile(g.config, []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.cmd.Process.Signal(syscall.SIGHUP)
+	why := g.await("configuration was not reloaded; the old one stays")["err"].(string)
+	for _, want := range []string{"wieghts", "trust.root.threshold", "access[0]"} {
+		if !strings.Contains(why, want) {
+			t.Errorf("reload error %q does not name %s", why, want)
+		}
+	}
+	g.check(c, release, "I am version A.")
+
+	// A rule that goes takes effect at once.
+	g.writeConfig("spiffe://test.example/others/*")
+	g.cmd.Process.Signal(syscall.SIGHUP)
+	g.await("configuration reloaded")
+	if status, body, _ := g.ask(c); status != http.StatusForbidden {
+		t.Errorf("answer = %d %s, want 403 once no rule names the caller", status, body)
+	}
+}
+
+// TestServeLeavesNoRuntimeBehind kills the gateway without warning and starts it again over what it left.
+func TestServeLeavesNoRuntimeBehind(t *testing.T) {
+	g := newGateway(t)
+	g.start("--init-state")
+	release := g.await("release serves")["release"].(string)
+	runtimes := children(t, g.cmd.Process.Pid)
+	if len(runtimes) == 0 {
+		t.Fatal("the gateway has no child process, want a runtime")
+	}
+	g.cmd.Process.Kill()
+	g.cmd.Wait()
+	for _, pid := range runtimes {
+		awaitGone(t, pid)
+	}
+	g.start() // the state is there now; so is the dead control socket
+	if got := g.await("release serves")["release"]; got != release {
+		t.Errorf("serves %v after a restart, want %s", got, release)
+	}
+	g.check(g.client(), release, "I am version A.")
+	g.cmd.Process.Signal(syscall.SIGTERM)
+	if err := g.cmd.Wait(); err != nil {
+		t.Errorf("exit after SIGTERM = %v, want 0", err)
+	}
+}
+
+func children(t *testing.T, pid int) []int {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for _, list := range lists {
+		data, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(data)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, child)
+		}
+	}
+	return all
+}
+
+// awaitGone waits until a process that is not our child has ended; a zombie that nobody reaps yet has ended too.
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(data), ") Z ") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("process %d still runs: %s", pid, data)
+		}
+	}
+}
+
+func TestServeRefusesToStart(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(g *gatewayProcess)
+		args  []string
+		want  []string
+	}{
+		{"state directory missing", func(*gatewayProcess) {}, nil, []string{"state directory does not exist", "hint:", "--init-state"}},
+		{"policy by too few", func(g *gatewayProcess) {
+			data, _ := os.ReadFile(g.PolicyFile)
+			one, _, _ := bytes.Cut(data, []byte("\n"))
+			os.WriteFile(g.PolicyFile, append(one, '\n'), 0o600)
+		}, []string{"--init-state"}, []string{"trust.policy", "1 of 2 required root keys"}},
+		{"policy altered", func(g *gatewayProcess) {
+			data, _ := os.ReadFile(g.PolicyFile)
+			os.WriteFile(g.PolicyFile, bytes.Replace(data, []byte(`"payload":"ey`), []byte(`"payload":"eX`), 1), 0o600)
+		}, []string{"--init-state"}, []string{"trust.policy"}},
+		{"statements directory missing", func(g *gatewayProcess) { os.RemoveAll(g.Statements) }, []string{"--init-state"}, []string{"statements"}},
+		{"runtime missing", func(g *gatewayProcess) {
+			data, _ := os.ReadFile(g.config)
+			os.WriteFile(g.config, bytes.Replace(data, []byte(backendtest.LlamaServer(g.t)), []byte("/nowhere/llama-server"), 1), 0o600)
+		}, []string{"--init-state"}, []string{"runtimes.llamacpp", "/nowhere/llama-server"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newGateway(t)
+			tt.spoil(g)
+			cmd := exec.CommandContext(t.Context(), "weighbridge", append([]string{"serve", "--config", g.config}, tt.args...)...)
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState.ExitCode() != exitFailed {
+				t.Errorf("exit = %v, want %d; %s", err, exitFailed, out)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("output lacks %q: %s", want, out)
+				}
+			}
+		})
+	}
+}
