@@ -1,9 +1,8 @@
 package trust
 
-// Bounds on what is read. Nothing here is close to what a real site needs; they keep a hostile document from costing
+// Bounds on what is read, within those of package statement on a whole bundle. Nothing here is close to what a real site needs; they keep a hostile document from costing
 // more than a refusal.
 const (
-	maxPredicate    = 48 << 20  // bytes; a release embeds its weights' signature, which lists every file
 	maxName         = 64        // bytes of the name of an identity, role or channel
 	maxText         = 1 << 10   // bytes of a free text such as a ticket or a version
 	maxSystemPrompt = 256 << 10 // bytes

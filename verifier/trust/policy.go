@@ -134,9 +134,6 @@ func ParsePolicy(s *statement.Signed) (*Policy, error) {
 	if err := d.Check(); err != nil {
 		return nil, fmt.Errorf("policy: %w: %w", ErrMalformed, err)
 	}
-	if d.Expires.IsZero() {
-		return nil, fmt.Errorf("policy: %w: it does not expire", ErrMalformed)
-	}
 	want, err := digestOf(d)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)

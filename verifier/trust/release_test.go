@@ -158,6 +158,39 @@ func TestActs(t *testing.T) {
 	}
 }
 
+// TestParseActs: what may not be signed is not read either, whoever has signed it.
+func TestParseActs(t *testing.T) {
+	s := newScene(t, nil)
+	for predicate, want := range map[string]string{
+		`{}`:                              "",
+		`{"channels":["chat","embed"]}`:   "",
+		`{"channels":["embed","chat"]}`:   "not sorted",
+		`{"channels":["chat","chat"]}`:    "twice",
+		`{"channels":[]}`:                 "the one form",
+		`{"channels":[""]}`:               "is not a name",
+		`{"expires":"tomorrow"}`:          "expires",
+		`{"ticket":null}`:                 "the one form",
+		`{"channels":["chat"],"until":1}`: "until",
+	} {
+		s.raw("alice", trust.ApprovalType, strings.Repeat("0", 64), predicate)
+		_, _, err := trust.ParseApproval(s.set[len(s.set)-1])
+		checkRefused(t, err, trust.ErrMalformed, want)
+	}
+	for predicate, want := range map[string]string{
+		`{"channel":"chat","epoch":1}`:                   "",
+		`{"channel":"chat","epoch":0}`:                   "epoch",
+		`{"channel":"chat","epoch":-1}`:                  "epoch",
+		`{"channel":"chat","epoch":1.5}`:                 "epoch",
+		`{"channel":"","epoch":1}`:                       "is not a name",
+		`{"channel":"chat"}`:                             "the one form",
+		`{"channel":"chat","epoch":1,"previous":"last"}`: "previous",
+	} {
+		s.raw("shipper", trust.PublicationType, strings.Repeat("0", 64), predicate)
+		_, _, err := trust.ParsePublication(s.set[len(s.set)-1])
+		checkRefused(t, err, trust.ErrMalformed, want)
+	}
+}
+
 func TestParseAge(t *testing.T) {
 	for text, want := range map[string]time.Duration{"1d": 24 * time.Hour, "90d": 90 * 24 * time.Hour, "36h": 36 * time.Hour, "1h30m": 90 * time.Minute} {
 		if got, err := trust.ParseAge(text); got != want || err != nil {

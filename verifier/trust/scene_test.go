@@ -1,8 +1,11 @@
 package trust_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
-	"math/rand/v2"
+	"math/big"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +122,7 @@ func checkDecision(t *testing.T, s *scene, d trust.Decision) {
 	want := marshal(t, d)
 	for range 3 {
 		shuffled := slices.Concat(s.set, s.set)
-		rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		mathrand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		if got := marshal(t, trust.Decide(s.policy, shuffled, s.now, s.floor)); got != want {
 			t.Errorf("shuffled and doubled statements decide\n%s\nin order they decide\n%s", got, want)
 		}
@@ -258,4 +261,41 @@ func checkRefused(t *testing.T, err, kind error, want string) {
 	case want != "" && !strings.Contains(err.Error(), want):
 		t.Errorf("error %q, want it to say %q", err, want)
 	}
+}
+
+// underCertificate adds what a name signs under a certificate for its very key.
+func (s *scene) underCertificate(name string, payload []byte, err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+	}
+	key := s.Key(name)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signer, err := statement.NewChainSigner(key, []*x509.Certificate{leaf})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	bundle, err := signer.Sign(payload)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signed, err := statement.Parse(bundle)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.add(signed)
 }

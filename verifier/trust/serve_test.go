@@ -1,7 +1,7 @@
 package trust_test
 
 import (
-	"maps"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -145,6 +145,64 @@ func TestFloorAccept(t *testing.T) {
 	checkFloor(t, f2.Accept("chat", c3, s.policy, s.now), s, 3, c3.Publication, first, second)
 }
 
+// TestFloorAcceptKeepsItsPast: a floor is a value, so one that was made from another shares nothing with it, and it
+// forgets only what is oldest.
+func TestFloorAcceptKeepsItsPast(t *testing.T) {
+	s := newScene(t, nil)
+	if f := (trust.Floor{}).Accept("chat", trust.Channel{}, s.policy, s.now); len(f.Channels) != 0 {
+		t.Errorf("serving nothing left %+v", f.Channels)
+	}
+	id := func(n int) statement.ID { return statement.ID(fmt.Sprintf("sha256:%064x", n)) }
+	var f trust.Floor
+	for n := range 5000 {
+		f = f.Accept("chat", trust.Channel{Serve: id(n), Epoch: int64(n + 1)}, s.policy, s.now)
+	}
+	if served := f.Channels["chat"].Served; len(served) != 4096 || served[4095] != id(4999) {
+		t.Errorf("remembers %d releases, the last %s", len(served), served[len(served)-1])
+	}
+	spare := f.Channels["chat"]
+	spare.Served = append(make([]statement.ID, 0, 10), id(1))
+	f.Channels["chat"] = spare
+	a := f.Accept("chat", trust.Channel{Serve: id(2), Epoch: 9001}, s.policy, s.now)
+	f.Accept("chat", trust.Channel{Serve: id(3), Epoch: 9001}, s.policy, s.now)
+	if got := a.Channels["chat"].Served[1]; got != id(2) {
+		t.Errorf("a later floor changed an earlier one: served %s, want %s", got, id(2))
+	}
+}
+
+// TestDecideReasons: what operators read is said of the right statement.
+func TestDecideReasons(t *testing.T) {
+	s := newScene(t, func(s *scene) {
+		s.doc.Identities["alice"] = trust.Identity{Keys: []string{s.PublicPEM("alice"), s.PublicPEM("alice2")}}
+	})
+	has := func(c trust.Channel, want trust.Reason) {
+		t.Helper()
+		same := func(r trust.Reason) bool {
+			return r.Rule == want.Rule && r.Statement == want.Statement && r.Identity == want.Identity && r.Counted == want.Counted && strings.Contains(r.Why, want.Why)
+		}
+		if !slices.ContainsFunc(c.Reasons, same) {
+			t.Errorf("no reason like %+v in:\n%s", want, reasons(c))
+		}
+	}
+	release := s.releaseBy("trainer", nil)
+	approval := s.approval(release, "alice", trust.Approval{})
+	s.approve(release, "alice2")
+	payload, err := trust.NewApproval(release, trust.Approval{Ticket: "OPS-1"})
+	s.underCertificate("bob", payload, err)
+	s.publish(release, 1)
+	c := s.decide()
+	has(c, trust.Reason{Rule: trust.RuleRole, Statement: approval, Identity: "alice", Counted: true, Why: "alice approved as approver"})
+	has(c, trust.Reason{Rule: trust.RuleThreshold, Statement: approval, Identity: "alice", Why: "alice approved twice; one identity counts once"})
+	has(c, trust.Reason{Rule: trust.RuleUnknownIdentity, Statement: s.set[3].ID(), Why: "certificate"})
+	has(c, trust.Reason{Rule: trust.RuleRole, Statement: release, Identity: "trainer", Counted: true, Why: "signed the release"})
+
+	tools := s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"tools":[]`, `"tools":["search"]`, 1))
+	s.publish(tools, 2)
+	has(s.decide(), trust.Reason{Rule: trust.RuleUnknownField, Statement: tools, Identity: "trainer", Why: "behaviour.tools"})
+	s.floor.Withdrawn = []trust.Withdrawn{{Release: release}}
+	has(s.decide(), trust.Reason{Rule: trust.RuleWithdrawn, Statement: release, Identity: "trainer", Why: "withdrawn"})
+}
+
 func checkFloor(t *testing.T, f trust.Floor, s *scene, epoch int64, publication statement.ID, served ...statement.ID) {
 	t.Helper()
 	want := trust.ChannelFloor{Epoch: epoch, Publication: publication, Served: served}
@@ -154,110 +212,4 @@ func checkFloor(t *testing.T, f trust.Floor, s *scene, epoch int64, publication 
 	if f.PolicyVersion != s.policy.Version() || f.PolicyDigest != s.policy.Digest() {
 		t.Errorf("floor of the policy = %d %s", f.PolicyVersion, f.PolicyDigest)
 	}
-}
-
-func TestAnchorAccept(t *testing.T) {
-	type inputs struct {
-		anchor  trust.Anchor
-		bundles []*statement.Signed
-		current *trust.Floor
-	}
-	s := newScene(t, nil)
-	payload := s.policyPayload(nil)
-	other := s.policyPayload(func(d *trust.Document) { d.Version = 2 })
-	shared := s.policyPayload(func(d *trust.Document) { // one identity has both root keys
-		d.Identities["alice"] = trust.Identity{Keys: []string{s.PublicPEM("alice"), s.PublicPEM("bob")}}
-		delete(d.Identities, "bob")
-		d.Roles["root"] = trust.Role{Members: []string{"alice"}}
-		d.Roles["approver"] = trust.Role{Members: []string{"alice", "carol"}}
-	})
-	digest := s.Sign("alice", payload).ID()
-	zeros := statement.ID("sha256:" + strings.Repeat("0", 64))
-	tests := []struct {
-		name   string
-		change func(*inputs)
-		want   string // part of the error; "" accepts
-	}{
-		{"both root keys", func(*inputs) {}, ""},
-		{"in the other order", func(in *inputs) { slices.Reverse(in.bundles) }, ""},
-		{"a third signer beside them", func(in *inputs) { in.bundles = append(in.bundles, s.Sign("mallory", payload)) }, ""},
-		{"the same as accepted", func(in *inputs) { in.current = &trust.Floor{PolicyVersion: 1, PolicyDigest: digest} }, ""},
-		{"an empty floor", func(in *inputs) { in.current = &trust.Floor{} }, ""},
-		{"a threshold of one", func(in *inputs) { in.anchor.Threshold = 1; in.bundles = in.bundles[:1] }, ""},
-
-		{"nothing pinned", func(in *inputs) { in.anchor.Keys = nil }, "no root key is pinned"},
-		{"no threshold", func(in *inputs) { in.anchor.Threshold = 0 }, "threshold is 0"},
-		{"a threshold above the keys", func(in *inputs) { in.anchor.Threshold = 3 }, "threshold is 3"},
-		{"one key pinned twice", func(in *inputs) { in.anchor.Keys[1] = in.anchor.Keys[0] }, "threshold is 2 of 1"},
-		{"no bundles", func(in *inputs) { in.bundles = nil }, "nothing is signed"},
-		{"one signer", func(in *inputs) { in.bundles = in.bundles[:1] }, "1 of 2"},
-		{"one signer twice", func(in *inputs) { in.bundles[1] = s.Sign("alice", payload) }, "1 of 2"},
-		{"a stranger in place of one", func(in *inputs) { in.bundles[1] = s.Sign("mallory", payload) }, "1 of 2"},
-		{"another identity in place of one", func(in *inputs) { in.bundles[1] = s.Sign("carol", payload) }, "1 of 2"},
-		{"another payload", func(in *inputs) { in.bundles[1] = s.Sign("bob", other) }, "different policies"},
-		{"a forged signature", func(in *inputs) { in.bundles[1] = forge(t, s.Sign("bob", other), payload) }, "1 of 2"},
-		{"both keys are one identity's", func(in *inputs) {
-			in.bundles = []*statement.Signed{s.Sign("alice", shared), s.Sign("bob", shared)}
-		}, "1 of 2"},
-		{"below the floor", func(in *inputs) { in.current = &trust.Floor{PolicyVersion: 2, PolicyDigest: zeros} }, "below the accepted version 2"},
-		{"another of the accepted version", func(in *inputs) { in.current = &trust.Floor{PolicyVersion: 1, PolicyDigest: zeros} }, "it is not the version 1"},
-		{"above the floor", func(in *inputs) {
-			in.bundles = []*statement.Signed{s.Sign("alice", other), s.Sign("bob", other)}
-			in.current = &trust.Floor{PolicyVersion: 1, PolicyDigest: digest}
-		}, "not in this version"},
-		{"no policy at all", func(in *inputs) {
-			approval, err := trust.NewApproval(zeros, trust.Approval{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			in.bundles = []*statement.Signed{s.Sign("alice", approval), s.Sign("bob", approval)}
-		}, "predicate type"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			in := inputs{anchor: s.Anchor(), bundles: []*statement.Signed{s.Sign("alice", payload), s.Sign("bob", payload)}}
-			tt.change(&in)
-			policy, err := in.anchor.Accept(in.bundles, in.current)
-			checkRefused(t, err, trust.ErrRefused, tt.want)
-			if (policy == nil) != (err != nil) {
-				t.Errorf("policy %v beside the error %v", policy, err)
-			}
-		})
-	}
-}
-
-// TestAnchorOutsidePolicy: a root key that is no identity's is found in the policy's rootKeys, or with the site.
-func TestAnchorOutsidePolicy(t *testing.T) {
-	s := newScene(t, nil)
-	anchor := trust.Anchor{Keys: []statement.KeyID{s.KeyID("vault")}, Threshold: 1}
-	without := []*statement.Signed{s.Sign("vault", s.policyPayload(nil))}
-	with := []*statement.Signed{s.Sign("vault", s.policyPayload(func(d *trust.Document) { d.RootKeys = []string{s.PublicPEM("vault")} }))}
-
-	_, err := anchor.Accept(without, nil)
-	checkRefused(t, err, trust.ErrRefused, "0 of 1")
-	if _, err := anchor.Accept(with, nil); err != nil {
-		t.Errorf("Accept with the key in rootKeys: %v", err)
-	}
-	anchor.Public = append(anchor.Public, s.Key("vault").Public())
-	if _, err := anchor.Accept(without, nil); err != nil {
-		t.Errorf("Accept with the key held by the site: %v", err)
-	}
-	// A key that the site holds but does not pin grants nothing.
-	anchor.Keys = []statement.KeyID{s.KeyID("alice")}
-	_, err = anchor.Accept(without, nil)
-	checkRefused(t, err, trust.ErrRefused, "0 of 1")
-}
-
-func (s *scene) policyPayload(edit func(*trust.Document)) []byte {
-	s.t.Helper()
-	d := s.Document()
-	d.Roles, d.Identities = maps.Clone(d.Roles), maps.Clone(d.Identities)
-	if edit != nil {
-		edit(&d)
-	}
-	payload, err := trust.NewPolicy(d)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return payload
 }

@@ -107,9 +107,6 @@ func decode(s *statement.Signed, predicateType string, into any) error {
 		return fmt.Errorf("%w: the payload is not canonical JSON (RFC 8785)", ErrMalformed)
 	}
 	predicate := s.Predicate()
-	if len(predicate) > maxPredicate {
-		return fmt.Errorf("%w: predicate of %d bytes is longer than %d", ErrMalformed, len(predicate), maxPredicate)
-	}
 	if err := json.Unmarshal(predicate, into, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("%w: read predicate: %w", ErrMalformed, err)
 	}

@@ -87,6 +87,11 @@ var epochRows = []row{
 		s.publish(release, 5)
 		s.at(5, statement.ID("sha256:"+strings.Repeat("0", 64)))
 	}, rule: trust.RuleEpochConflict, missing: "publisher 0/1 by shipper"},
+	{name: "epoch below the floor, by a floor that names it", build: func(s *scene) {
+		release := s.releaseBy("trainer", nil)
+		s.approve(release, "alice", "bob")
+		s.at(5, s.publish(release, 4))
+	}, rule: trust.RuleEpochReplay, missing: "publisher 0/1 by shipper"},
 	{name: "two publications of one epoch", build: func(s *scene) {
 		release := s.complete()
 		s.publication(release, "shipper", trust.Publication{Channel: "chat", Epoch: 1, Expires: now.Add(time.Hour)})

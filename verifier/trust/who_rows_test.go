@@ -19,6 +19,11 @@ var completeRows = []row{
 		s.approve(release, "alice", "bob")
 		s.publish(release, 1)
 	}, rule: trust.RuleThreshold, missing: "producer 0/1 by trainer"},
+	{name: "publication of an approval", build: func(s *scene) {
+		release := s.releaseBy("trainer", nil)
+		s.approve(release, "alice", "bob")
+		s.publish(s.approval(release, "bob", trust.Approval{Ticket: "OPS-1"}), 1)
+	}, rule: trust.RuleThreshold, missing: "producer 0/1 by trainer"},
 }
 
 // signatureRows: signature, unknown-identity.
@@ -45,6 +50,13 @@ var signatureRows = []row{
 		s.approve(release, "alice", "bob")
 		s.publication(release, "mallory", trust.Publication{Channel: "chat", Epoch: 1})
 	}, rule: trust.RuleUnknownIdentity, missing: "publisher 0/1 by shipper"},
+	{name: "approval under a certificate", build: func(s *scene) {
+		release := s.releaseBy("trainer", nil)
+		s.approve(release, "alice")
+		payload, err := trust.NewApproval(release, trust.Approval{})
+		s.underCertificate("bob", payload, err)
+		s.publish(release, 1)
+	}, rule: trust.RuleUnknownIdentity, missing: "approver 1/2 by bob,carol"},
 	{name: "weights by a stranger", build: func(s *scene) {
 		s.SignModelAs("mallory", s.model)
 		s.complete()
@@ -112,6 +124,12 @@ var thresholdRows = []row{
 		s.doc.Roles["publisher"] = trust.Role{Members: []string{"shipper", "dock"}}
 		s.chat(func(c *trust.ChannelRules) { c.Publish.Count = 2 })
 	}, build: func(s *scene) { s.complete() }, rule: trust.RuleThreshold, missing: "publisher 0/2 by dock,shipper"},
+	{name: "one of two publishers approved before", policy: func(s *scene) {
+		s.doc.Roles["publisher"] = trust.Role{Members: []string{"shipper", "alice"}, Threshold: 2}
+	}, build: func(s *scene) {
+		release := s.complete()
+		s.publication(release, "alice", trust.Publication{Channel: "chat", Epoch: 1})
+	}, rule: trust.RuleSeparation, missing: "publisher 0/2 by shipper"},
 	{name: "two of two publishers", policy: func(s *scene) {
 		s.doc.Identities["dock"] = trust.Identity{Keys: []string{s.PublicPEM("dock")}}
 		s.doc.Roles["publisher"] = trust.Role{Members: []string{"shipper", "dock"}}
