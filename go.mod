@@ -3,32 +3,36 @@ module github.com/weighbridge/weighbridge
 go 1.26.0
 
 require (
-	github.com/fsnotify/fsnotify v1.10.1
-	github.com/go-json-experiment/json v1.27.2
-	github.com/landlock-lsm/go-landlock v0.11.0
-	github.com/prometheus/client_golang v1.25.0
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/secure-systems-lab/go-securesystemslib v0.11.0
-	github.com/sigstore/protobuf-specs v0.5.1
-	github.com/sigstore/sigstore v1.10.8
-	github.com/sigstore/sigstore-go v1.3.0
-	github.com/sigstore/timestamp-authority/v2 v2.1.3
-	github.com/spf13/cobra v1.10.2
-	github.com/spiffe/go-spiffe/v2 v2.9.0
-	github.com/zeebo/blake3 v0.2.4
-	go.opentelemetry.io/otel v1.47.0
-	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0
-	go.opentelemetry.io/otel/exporters/prometheus v0.69.0
-	go.opentelemetry.io/otel/sdk v1.47.0
-	go.opentelemetry.io/otel/sdk/metric v1.47.0
-	go.yaml.in/yaml/v3 v3.0.6
-	golang.org/x/crypto v0.57.0
-	golang.org/x/sync v0.23.0
-	golang.org/x/sys v0.48.0
-	golang.org/x/term v0.46.0
-	google.golang.org/grpc v1.85.0
-	google.golang.org/protobuf v1.36.12
-	lukechampine.com/blake3 v1.4.1
+	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // makes RFC 3161 responses in tests
+	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration and flags
+	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
+	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do
+	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
+	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
+	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested as users type them
+	github.com/secure-systems-lab/go-securesystemslib v0.11.0 // the DSSE pre-authentication encoding
+	github.com/sigstore/sigstore v1.10.8 // keys, their encrypted forms, and signatures over them
+	github.com/sigstore/sigstore-go v1.3.0 // the reference for Sigstore bundles, held against ours in tests; keyless verification later
+	github.com/sigstore/timestamp-authority/v2 v2.1.3 // verifies RFC 3161 timestamps
+	github.com/spf13/cobra v1.10.2 // the command tree, help and completion
+	github.com/spf13/pflag v1.0.10 // flag names with underscores, as model_signing takes them
+	github.com/spiffe/go-spiffe/v2 v2.9.0 // SPIFFE identities: Workload API, X.509-SVIDs, TLS
+	go.opentelemetry.io/otel v1.47.0 // traces and metrics
+	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0 // sends traces to a collector
+	go.opentelemetry.io/otel/exporters/prometheus v0.69.0 // shows metrics to Prometheus
+	go.opentelemetry.io/otel/metric v1.47.0 // the metrics API
+	go.opentelemetry.io/otel/sdk v1.47.0 // the traces' provider
+	go.opentelemetry.io/otel/sdk/metric v1.47.0 // the metrics' provider
+	go.opentelemetry.io/otel/trace v1.47.0 // the traces' API
+	go.opentelemetry.io/proto/otlp v1.11.0 // a collector in tests
+	go.yaml.in/yaml/v3 v3.0.6 // configuration and policy files, strictly read, all errors at once
+	golang.org/x/crypto v0.57.0 // BLAKE2b
+	golang.org/x/sync v0.23.0 // errgroup
+	golang.org/x/sys v0.48.0 // memfd, seals, Landlock's kernel interface
+	golang.org/x/term v0.46.0 // progress bars on terminals only
+	google.golang.org/grpc v1.85.0 // the gRPC front door and the control API
+	google.golang.org/protobuf v1.36.12 // the contracts in proto/
+	lukechampine.com/blake3 v1.4.1 // BLAKE3 with SIMD
 )
 
 require (
@@ -40,8 +44,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cyberphone/json-canonicalization v0.0.0-20241213102144-19d51d7fe467 // indirect
 	github.com/digitorus/pkcs7 v0.0.0-20230818184609-3a137a874352 // indirect
-	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // indirect
-	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.5 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
@@ -58,7 +60,6 @@ require (
 	github.com/go-openapi/swag/cmdutils v0.28.0 // indirect
 	github.com/go-openapi/swag/conv v0.28.0 // indirect
 	github.com/go-openapi/swag/fileutils v0.28.0 // indirect
-	github.com/go-openapi/swag/jsonname v0.26.1 // indirect
 	github.com/go-openapi/swag/jsonutils v0.28.0 // indirect
 	github.com/go-openapi/swag/loading v0.28.0 // indirect
 	github.com/go-openapi/swag/mangling v0.28.0 // indirect
@@ -76,9 +77,7 @@ require (
 	github.com/in-toto/attestation v1.2.0 // indirect
 	github.com/in-toto/in-toto-golang v0.11.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/jedisct1/go-minisign v0.0.0-20211028175153-1c139d1cc84b // indirect
 	github.com/klauspost/cpuid/v2 v2.0.12 // indirect
-	github.com/letsencrypt/boulder v0.20260309.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/oklog/ulid/v2 v2.1.1 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
@@ -87,23 +86,17 @@ require (
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
-	github.com/sassoftware/relic v7.2.1+incompatible // indirect
 	github.com/shibumi/go-pathspec v1.3.0 // indirect
+	github.com/sigstore/protobuf-specs v0.5.1 // indirect
 	github.com/sigstore/rekor v1.5.3 // indirect
 	github.com/sigstore/rekor-tiles/v2 v2.3.0 // indirect
-	github.com/spf13/pflag v1.0.10 // indirect
-	github.com/theupdateframework/go-tuf v0.7.0 // indirect
 	github.com/theupdateframework/go-tuf/v2 v2.4.2 // indirect
-	github.com/titanous/rocacheck v0.0.0-20171023193734-afe73141d399 // indirect
 	github.com/transparency-dev/formats v0.1.1 // indirect
 	github.com/transparency-dev/merkle v0.0.2 // indirect
 	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
-	go.opentelemetry.io/otel/metric v1.47.0 // indirect
-	go.opentelemetry.io/otel/trace v1.47.0 // indirect
-	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/text v0.42.0 // indirect

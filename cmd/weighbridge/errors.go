@@ -48,16 +48,15 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintf(w, "weighbridge: %v\n", err)
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if h, ok := e.(*hinted); ok {
-			fmt.Fprintf(w, "hint: %s\n", h.hint)
-		}
-	}
+	status := exitFailed
 	if r := new(refusal); errors.As(err, &r) {
-		return exitRefused
+		status = exitRefused
 	}
-	return exitFailed
+	fmt.Fprintf(w, "weighbridge: %v\n", err)
+	for h := new(hinted); errors.As(err, &h); err = h.err {
+		fmt.Fprintf(w, "hint: %s\n", h.hint)
+	}
+	return status
 }
 
 // printJSON writes v as the one JSON document of a --json command.

@@ -57,7 +57,7 @@ change without a restart, and an invalid new file keeps the old one.`,
 	cmd.Flags().StringVar(&config, "config", "", "the gateway's configuration (required)")
 	cmd.Flags().BoolVar(&initState, "init-state", false, "make the state directory if it does not exist; it forgets what was accepted before")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log the runtimes' output and other details")
-	cmd.MarkFlagRequired("config")
+	cobra.CheckErr(cmd.MarkFlagRequired("config"))
 	return cmd
 }
 

@@ -238,13 +238,13 @@ func TestServeReloads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := strings.NewReplacer("weights:", "wieghts:", "threshold: 2", "threshold: 3", "[chat, models]", "[chat, rule]").Replace(string(good))
+	bad := strings.NewReplacer("weights:", "wheights:", "threshold: 2", "threshold: 3", "[chat, models]", "[chat, rule]").Replace(string(good))
 	if err := os.WriteFile(g.config, []byte(bad), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	g.cmd.Process.Signal(syscall.SIGHUP)
 	why := g.await("configuration was not reloaded; the old one stays")["err"].(string)
-	for _, want := range []string{"wieghts", "trust.root.threshold", "access[0]"} {
+	for _, want := range []string{"wheights", "trust.root.threshold", "access[0]"} {
 		if !strings.Contains(why, want) {
 			t.Errorf("reload error %q does not name %s", why, want)
 		}
