@@ -34,6 +34,10 @@ type evidence struct {
 	policy  *Policy
 	acts    map[statement.ID]*act
 	reasons []Reason // the same for every channel
+
+	publications []*act                  // by id
+	approvals    map[statement.ID][]*act // of a release, by id
+	others       []*act                  // releases, approvals and weights, by id
 }
 
 var kindOf = map[string]string{
@@ -60,6 +64,11 @@ func collect(p *Policy, set []*statement.Signed) *evidence {
 	// A release brings the statement of its weights along. Its signature is judged like any other.
 	for _, a := range e.of(kindRelease) {
 		e.add(a.release.weights)
+	}
+	e.publications, e.others = e.of(kindPublication), e.of(kindRelease, kindApproval, kindWeights)
+	e.approvals = map[statement.ID][]*act{}
+	for _, a := range e.of(kindApproval) {
+		e.approvals[a.about] = append(e.approvals[a.about], a)
 	}
 	return e
 }

@@ -77,7 +77,7 @@ func decideChannel(c *channelCase) Channel {
 	c.cases = map[statement.ID]*releaseCase{}
 	var out Channel
 	separated := map[string]bool{} // signers that acted before on what they published
-	publications := c.publications()
+	publications := c.candidates()
 	for _, a := range publications {
 		if c.cases[a.about] == nil {
 			c.cases[a.about] = c.openRelease(a.about)
@@ -123,10 +123,10 @@ func decideChannel(c *channelCase) Channel {
 	return out
 }
 
-// publications returns those for this channel by members of the publishing role, the highest epoch first.
-func (c *channelCase) publications() []*act {
+// candidates returns the publications on this channel by members of the publishing role, the highest epoch first.
+func (c *channelCase) candidates() []*act {
 	var found []*act
-	for _, a := range c.of(kindPublication) {
+	for _, a := range c.publications {
 		if a.publication.Channel != c.name {
 			c.refuse(a, RuleScope, fmt.Sprintf("publishes on channel %s, not %s", a.publication.Channel, c.name))
 			continue
@@ -231,7 +231,7 @@ func (c *channelCase) explainRest() {
 			used[release.act.release.weights.ID()] = true
 		}
 	}
-	for _, a := range c.of(kindRelease, kindApproval, kindWeights) {
+	for _, a := range c.others {
 		about := cmp.Or(a.about, a.id)
 		if used[about] {
 			continue

@@ -69,17 +69,15 @@ func (r *releaseCase) judgeApprovals() {
 	if rule := c.rules.Require.Approval; rule != nil {
 		r.approval.rule = *rule
 	}
-	for _, a := range c.of(kindApproval) {
-		switch {
-		case a.about != r.id:
-		case c.rules.Require.Approval == nil:
+	for _, a := range c.approvals[r.id] {
+		if c.rules.Require.Approval == nil {
 			for _, who := range a.identities() {
 				r.reasons = append(r.reasons, Reason{RuleScope, a.id, who, false, c.name + " requires no approval", a.kind})
 			}
-		default:
-			refuses := func() (string, string) { return c.refusesApproval(a) }
-			r.approval.by = append(r.approval.by, r.judge(a, r.approval, "approved", refuses)...)
+			continue
 		}
+		refuses := func() (string, string) { return c.refusesApproval(a) }
+		r.approval.by = append(r.approval.by, r.judge(a, r.approval, "approved", refuses)...)
 	}
 	slices.Sort(r.approval.by)
 }
