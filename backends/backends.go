@@ -40,7 +40,7 @@ var (
 //	            Start            Chat                        Stop
 //	none        starts, waits    ErrNotRunning               then stopped
 //	loading     ErrStarted       waits                       aborts the start
-//	ready       ErrStarted       forwards                    interrupts requests, stops
+//	ready       ErrStarted       forwards                    stops, interrupting requests
 //	restarting  ErrStarted       waits                       gives the restart up
 //	failed      ErrStarted       ErrFailed                   nil
 //	stopped     ErrStarted       ErrNotRunning               nil
@@ -61,8 +61,8 @@ type Backend interface {
 	// Status never blocks.
 	Status() Status
 
-	// Stop asks the runtime to end, and kills it when ctx ends. Requests that still run get ErrInterrupted: drain
-	// before. When it returns no process started here holds the weights open.
+	// Stop asks the runtime to end, and kills it when ctx ends or a moment has passed. Requests that still run then get
+	// ErrInterrupted: drain before. When it returns no process started here holds the weights open.
 	Stop(ctx context.Context) error
 }
 

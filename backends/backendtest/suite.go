@@ -55,11 +55,14 @@ func (s Suite) start(t *testing.T, c tinygguf.Config) backends.Backend {
 	return b
 }
 
+// stopPatience is what a backend may not need, whatever its runtime does: it kills one that does not end.
+const stopPatience = 10 * time.Second
+
 // stop stops a backend and checks that its process is gone and this one holds no sealed memory any more.
 func stop(t *testing.T, b backends.Backend) {
 	t.Helper()
 	process := watch(t, b.Status().PID)
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	if err := b.Stop(ctx); err != nil {
 		t.Errorf("Stop() = %v", err)

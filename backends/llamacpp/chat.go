@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
@@ -78,20 +77,11 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	if err != nil {
 		return err
 	}
-	c := &call{stopped: l.stopped}
+	c := new(call)
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
 	// Ending this context closes the connection, which is how llama-server learns to stop and frees the slot.
 	inner, cancel := context.WithCancel(traced)
-	var watch sync.WaitGroup
-	defer watch.Wait()
 	defer cancel()
-	watch.Go(func() {
-		select {
-		case <-l.stopped:
-			cancel()
-		case <-inner.Done():
-		}
-	})
 	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
@@ -111,22 +101,17 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 
 // A call is one request to llama-server.
 type call struct {
-	stopped <-chan struct{} // the launch's
-	reached atomic.Bool     // connected: llama-server may have seen the request
+	reached atomic.Bool // connected: llama-server may have seen the request
 }
 
-// broken says what a connection that ended too early means: the caller went away, or Stop was called, or the runtime
-// died, before or after it could see the request.
+// broken says what a connection that ended too early means: the caller went away, or the runtime did, before or after
+// it could see the request.
 func (c *call) broken(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case !c.reached.Load():
 		return fmt.Errorf("%w: %w", errNotReached, err)
-	}
-	select {
-	case <-c.stopped:
-		return fmt.Errorf("%w: it is being stopped", backends.ErrInterrupted)
 	default:
 		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 	}

@@ -85,8 +85,6 @@ type launch struct {
 	dir    *os.File // held open, so that the socket is reached however long its path is
 	key    string
 	client *http.Client
-
-	stopped chan struct{} // closed when Stop is called
 }
 
 // launch starts llama-server in a new private directory, with a new key.
@@ -95,7 +93,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make private directory: %w", err)
 	}
-	l := &launch{key: rand.Text(), stopped: make(chan struct{})}
+	l := &launch{key: rand.Text()}
 	defer func() {
 		if err != nil {
 			l.dir.Close()
@@ -224,9 +222,8 @@ func (l *launch) Done() <-chan struct{} { return l.proc.Done() }
 // Err implements [process.Instance].
 func (l *launch) Err() error { return l.proc.Err() }
 
-// Stop implements [process.Instance]. Answers are broken off first: llama-server would wait for their end.
+// Stop implements [process.Instance].
 func (l *launch) Stop(ctx context.Context) {
-	close(l.stopped)
 	l.proc.Stop(ctx)
 	dir := l.dir.Name()
 	l.dir.Close()

@@ -35,8 +35,10 @@ const (
 	// hundredth of a second, but the machine may be loading another model.
 	launchTimeout = 30 * time.Second
 
-	// stopGrace is how long a child may take to end after SIGTERM if the caller set no earlier limit.
-	stopGrace = 10 * time.Second
+	// stopGrace is how long a child may take to end after SIGTERM if the caller set no earlier limit. A runtime has
+	// nothing to save; what it has begun to answer was to be drained before, and llama-server, when a stream is cut off
+	// just then, sometimes never ends.
+	stopGrace = 2 * time.Second
 
 	// drainTimeout is how long what a dead child wrote is still read, in case something else holds its output open.
 	drainTimeout = time.Second
@@ -130,7 +132,7 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 	// The child ends with Stop, or with this process, and not with a context.
 	p.cmd = exec.CommandContext(context.Background(), self, SandboxCommand, string(spec))
 	p.cmd.Dir = c.Dir
-	p.cmd.Env = []string{} // not nil, which would be ours
+	p.cmd.Env = []string{} // not nil, which would be ours: nothing may change how the child is confined
 	p.cmd.Stdout, p.cmd.Stderr = outW, outW
 	p.cmd.ExtraFiles = append(append([]*os.File{}, c.Files...), c.Exec, reportW)
 	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.

@@ -199,7 +199,7 @@ func (d descriptor) ReadAt(p []byte, off int64) (int, error) {
 var (
 	libraryDirs = []string{"/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"}
 	machineDirs = []string{"/sys/devices/system/cpu", "/sys/devices/system/node"} // how many cores, of what kind
-	systemFiles = []string{"/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", "/dev/null"}
+	systemFiles = []string{"/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom"}
 )
 
 // restrictFiles applies Landlock with all that this kernel knows of it and returns the ABI. Sealed memory needs no
@@ -210,6 +210,7 @@ func restrictFiles(dir, loader string) (abi int, err error) {
 		landlock.PathAccess(read, libraryDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(read, machineDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile, systemFiles...).IgnoreIfMissing(),
+		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, os.DevNull).IgnoreIfMissing(),
 		landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, dir),
 	}
 	if loader != "" {

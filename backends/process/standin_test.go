@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -49,7 +50,9 @@ func behave(mode string, args []string) {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
-		select {}
+		forever()
+	case "quiet":
+		forever()
 	case "shout":
 		fmt.Println(strings.Repeat("x", 3*process.MaxLine))
 		for i := range process.MaxLines + 50 {
@@ -57,11 +60,17 @@ func behave(mode string, args []string) {
 		}
 		os.Exit(3)
 	case "parent": // of a child that would outlive it
-		p, err := process.Start(process.Config{Exec: copyOfSelf(), Name: standin, Args: []string{"stubborn"}, Dir: args[0], Log: slog.New(slog.DiscardHandler)})
+		p, err := process.Start(process.Config{Exec: copyOfSelf(), Name: standin, Args: []string{"quiet"}, Dir: args[0], Log: slog.New(slog.DiscardHandler)})
 		fmt.Println(p.PID(), err)
-		select {}
+		forever()
 	default:
 		panic("unknown mode " + mode)
+	}
+}
+
+func forever() {
+	for {
+		time.Sleep(time.Hour)
 	}
 }
 
@@ -92,6 +101,13 @@ func probe(outside, socket string) probed {
 	try("read /etc/passwd", func() error { _, err := os.ReadFile("/etc/passwd"); return err }())
 	try("write a file inside", os.WriteFile("new", nil, 0o600))
 	try("execute a shell", exec.Command("/bin/sh", "-c", "exit 0").Run())
+	try("execute a library", func() error {
+		found, _ := filepath.Glob("/lib/*/libc.so.6") // which is a program too
+		if len(found) == 0 {
+			return os.ErrNotExist
+		}
+		return exec.Command(found[0]).Run()
+	}())
 	for _, network := range []string{"tcp", "udp", "unix", "unixgram"} {
 		address := map[string]string{"tcp": "127.0.0.1:9", "udp": "127.0.0.1:9", "unix": socket, "unixgram": socket}[network]
 		try("connect "+network, func() error { _, err := net.Dial(network, address); return err }())
@@ -111,6 +127,7 @@ func probe(outside, socket string) probed {
 		l, err := net.Listen("unix", "./inside.sock")
 		return errors.Join(err, func() error { _, err := l.(*net.UnixListener).File(); return err }())
 	}())
+	try("write to /dev/null", os.WriteFile(os.DevNull, []byte("x"), 0))
 	try("read system libraries", func() error { _, err := os.ReadDir("/usr/lib"); return err }())
 	try("reopen an inherited file", func() error { _, err := os.OpenFile(process.Path(0), os.O_WRONLY, 0); return err }())
 
