@@ -158,7 +158,7 @@ above the highest in the statements directory. RELEASE is a statement file or a 
 			if err != nil {
 				return err
 			}
-			publication, err := o.follow(id, channel, epoch)
+			publication, err := o.follow(channel, epoch)
 			if err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
@@ -186,25 +186,25 @@ above the highest in the statements directory. RELEASE is a statement file or a 
 
 // follow makes a publication at the given epoch. Where there is a statements directory the publication names the one
 // it follows.
-func (o *signFlags) follow(release statement.ID, channel, epoch string) (trust.Publication, error) {
+func (o *signFlags) follow(channel, epoch string) (trust.Publication, error) {
 	next := trust.Publication{Channel: channel}
 	before, err := o.published(channel)
 	if err != nil {
 		return next, err
 	}
-	if epoch != "next" {
+	switch {
+	case epoch != "next":
 		n, err := strconv.ParseInt(epoch, 10, 64)
 		if err != nil || n < 1 {
 			return next, fmt.Errorf("--epoch %q is neither next nor a number from 1", epoch)
 		}
 		next.Epoch = n
-	} else if o.statements == "" {
+	case o.statements == "":
 		return next, withHint(errors.New("--epoch next needs --statements DIR to see which epochs there are"), "give the epoch as a number")
-	} else {
+	case len(before) == 0:
 		next.Epoch = 1
-		if len(before) > 0 {
-			next.Epoch = before[len(before)-1].epoch + 1
-		}
+	default:
+		next.Epoch = before[len(before)-1].epoch + 1
 	}
 	for _, b := range before {
 		if b.epoch < next.Epoch {

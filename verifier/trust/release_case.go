@@ -39,13 +39,13 @@ type met struct {
 func (c *channelCase) openRelease(id statement.ID) *releaseCase {
 	r := &releaseCase{channel: c, id: id, acted: map[string]map[string]bool{}, first: map[string]string{}}
 	r.weights.rule, r.release.rule = c.rules.weightsRule(), c.rules.Require.Release
-	if a := c.evidence.acts[id]; a != nil && a.kind == kindRelease {
+	if a := c.acts[id]; a != nil && a.kind == kindRelease {
 		r.act = a
 		r.withdrawn = c.floor.withdrew(a.release)
 		if fields := a.release.Unenforceable(); len(fields) > 0 {
 			r.blocker = fmt.Sprintf("this version can't enforce %s", strings.Join(fields, ", "))
 		}
-		if w := c.evidence.acts[a.release.weights.ID()]; w != nil {
+		if w := c.acts[a.release.weights.ID()]; w != nil {
 			r.weights.by = r.judge(w, r.weights, "signed the weights", nil)
 		}
 		r.release.by = r.judge(a, r.release, "signed the release", func() (string, string) {
@@ -194,7 +194,7 @@ func (r *releaseCase) couldSupply(m met) []string {
 	for _, who := range r.channel.policy.activeMembers(role) {
 		others := maps.Clone(r.acted[who])
 		delete(others, role)
-		if !slices.Contains(m.by, who) && !(separate && len(others) > 0) {
+		if !slices.Contains(m.by, who) && (!separate || len(others) == 0) {
 			could = append(could, who)
 		}
 	}

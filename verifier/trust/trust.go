@@ -82,7 +82,7 @@ func (p problems) err() error {
 // Problems returns the problems that err was made of, none if it was made of others.
 func Problems(err error) []Problem {
 	var found []Problem
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this is the walk through what is wrapped
 	case Problem:
 		found = append(found, e)
 	case interface{ Unwrap() []error }:
