@@ -69,6 +69,13 @@ func TestVerifyLinks(t *testing.T) {
 			}
 		})
 	}
+	dir := model(t)
+	m := sign(t, dir, verifier.DigestOptions{IgnoreGit: true})
+	must(t, os.Rename(filepath.Join(dir, "config.json"), filepath.Join(dir, "cache", "c")))
+	link(t, "cache/c", filepath.Join(dir, "config.json"))
+	if _, err := verifier.Verify(t.Context(), dir, m, verifier.Options{AllowSymlinks: true, IgnorePaths: []string{"cache/c"}}); problems(t, err) != "config.json is a symbolic link, or behind one" {
+		t.Errorf("Verify follows a link that the signer did not allow: %v", err)
+	}
 	if _, err := verifier.Digest(t.Context(), linked(t), verifier.DigestOptions{}); err == nil || !strings.Contains(err.Error(), "model.gguf: is a symbolic link") {
 		t.Errorf("Digest follows links untold: %v", err)
 	}

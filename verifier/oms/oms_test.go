@@ -202,6 +202,7 @@ func TestParseManifest(t *testing.T) {
 		{"hexadecimal", shards, `1000:1500`, `0x3e8:1500`, false},
 		{"offset beyond int64", shards, `1000:1500`, `1000:99999999999999999999`, false},
 		{"offset beyond any file", shards, `1000:1500`, `1000:9007199254740993`, false},
+		{"file beyond any file", strings.NewReplacer(":0:1000", ":0:1125899906842624", "1000:1500", "1125899906842624:1125899906842625", "1000", "1125899906842624").Replace(shards), "", "", false},
 		{"no range", shards, `w.bin:1000:1500`, `v.bin`, false},
 		{"half a range", shards, `w.bin:1000:1500`, `w.bin:1000`, false},
 		{"no name before the range", shards, `w.bin:1000:1500`, `:0:500`, false},
