@@ -29,12 +29,21 @@ type decideFlags struct {
 func (o *decideFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.policy, "policy", "", "signed policy (required)")
-	f.StringArrayVar(&o.roots, "root", nil, "pinned root key: a PEM file or a key id; may be repeated (required)")
+	f.StringArrayVar(&o.roots, "root", nil, "pinned root keys: PEM files or key ids (required)")
 	f.IntVar(&o.threshold, "root-threshold", 0, "how many of the root keys must have signed (default: all given)")
 	f.StringVar(&o.statements, "statements", "", "statements directory (required)")
 	f.StringVar(&o.floor, "floor", "", "floor file of a gateway's state (default: nothing was accepted before)")
 	f.StringVar(&o.at, "at", "now", "time to decide at: now or RFC 3339")
 	f.StringVar(&o.server, "server", "", "ask a gateway (not in this version)")
+}
+
+// moreRoots takes what follows the first key of --root, as in --root alice.pub bob.pub.
+func (o *decideFlags) moreRoots(args []string) error {
+	if len(args) > 0 && len(o.roots) == 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	o.roots = append(o.roots, args...)
+	return nil
 }
 
 // decided is a decision and what it was made with.
@@ -116,14 +125,17 @@ func newDecideCmd(s streams) *cobra.Command {
 	var channels []string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "decide --policy policy.jsonl --root KEY.pub --statements DIR",
+		Use:   "decide --policy policy.jsonl --root KEY.pub… --statements DIR",
 		Short: "Say which release each channel may serve, from files alone",
 		Long: `Say which release each channel may serve. The decision is pure and offline: the same policy, statements,
 time and floor give the same answer here, in a pipeline and in every gateway. Exit status 1 if a channel
 given by --channel, or else any channel of the policy, serves nothing.`,
 		Example: "  weighbridge decide --policy policy.jsonl --root alice.pub --root bob.pub --statements statements --json",
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := o.moreRoots(args); err != nil {
+				return fmt.Errorf("decide: %w", err)
+			}
 			d, err := o.decide(s, "decide")
 			if err != nil {
 				return o.refusedJSON(s, asJSON, err)

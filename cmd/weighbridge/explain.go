@@ -14,14 +14,17 @@ func newExplainCmd(s streams) *cobra.Command {
 	var o decideFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "explain CHANNEL --policy policy.jsonl --root KEY.pub --statements DIR",
+		Use:   "explain CHANNEL --policy policy.jsonl --root KEY.pub… --statements DIR",
 		Short: "Show the decision for a channel as a tree: what counted, what did not, why",
 		Long: `Show the decision for one channel as a tree: what counted, what did not, and why. The inputs are those of
 weighbridge decide, and so is the exit status: 1 if the channel serves nothing.`,
 		Example: "  weighbridge explain chat --policy policy.jsonl --root alice.pub --root bob.pub --statements statements",
-		Args:    cobra.ExactArgs(1),
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
+			if err := o.moreRoots(args[1:]); err != nil {
+				return fmt.Errorf("explain: %w", err)
+			}
 			d, err := o.decide(s, "explain")
 			if err != nil {
 				return o.refusedJSON(s, asJSON, err)

@@ -48,19 +48,35 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
+	quiet := root.PersistentFlags().Bool("quiet", false, "print results and errors, no notes")
+	notes := streams{s.in, s.out, &muted{s.err, quiet}}
 	root.AddCommand(
 		newChatCmd(s),
 		newIdentityCmd(s),
 		newModelCmd(s),
 		newServeCmd(s),
-		newStatusCmd(s),
-		newConfigCmd(s),
-		newKeyCmd(s),
-		newTrustCmd(s),
-		newReleaseCmd(s),
-		newDecideCmd(s),
-		newExplainCmd(s),
+		newStatusCmd(notes),
+		newConfigCmd(notes),
+		newKeyCmd(notes),
+		newTrustCmd(notes),
+		newReleaseCmd(notes),
+		newDecideCmd(notes),
+		newExplainCmd(notes),
 		newVersionCmd(s),
 	)
 	return root
+}
+
+// muted drops what is written to it once quiet is set. Errors are not written through it: [run] reports them.
+type muted struct {
+	io.Writer
+	quiet *bool
+}
+
+// Write implements io.Writer.
+func (m *muted) Write(p []byte) (int, error) {
+	if *m.quiet {
+		return len(p), nil
+	}
+	return m.Writer.Write(p)
 }

@@ -49,7 +49,8 @@ type Behaviour struct {
 	Adapters     []jsontext.Value `json:"adapters"`
 }
 
-// Sampling are the samplers a caller may set. A nil one is left to the runtime's default, and callers may not set it.
+// Sampling are the samplers a caller may set. A nil one is left to the runtime's default, and callers may set
+// it within the range of the API they call.
 type Sampling struct {
 	Temperature *Range `json:"temperature,omitempty"`
 	TopP        *Range `json:"topP,omitempty"`
@@ -63,7 +64,7 @@ type Range struct {
 
 // Output limits an answer.
 type Output struct {
-	MaxTokens int `json:"maxTokens"`
+	MaxTokens int `json:"maxTokens,omitzero"` // 0: the release sets no limit of its own
 }
 
 // Warmup is a prompt that is asked before a release serves, and what its answer must contain.
@@ -225,8 +226,8 @@ func (b *Behaviour) check(bad *problems) {
 	}
 	b.Sampling.Temperature.check(bad, "behaviour.sampling.temperature", 2)
 	b.Sampling.TopP.check(bad, "behaviour.sampling.topP", 1)
-	if b.Output.MaxTokens < 1 || b.Output.MaxTokens > maxMaxTokens {
-		bad.add("behaviour.output.maxTokens", "must be from 1 to %d", maxMaxTokens)
+	if b.Output.MaxTokens < 0 || b.Output.MaxTokens > maxMaxTokens {
+		bad.add("behaviour.output.maxTokens", "must be from 1 to %d, or absent", maxMaxTokens)
 	}
 }
 

@@ -52,7 +52,7 @@ func TestNewRelease(t *testing.T) {
 		{"temperature above its maximum", temperature(trust.Range{Default: 1.1, Max: 1}), "behaviour.sampling.temperature.default"},
 		{"temperature that is no number", temperature(trust.Range{Default: 0, Max: math.NaN()}), "behaviour.sampling.temperature.max"},
 		{"top-p above 1", topP(trust.Range{Default: 0.5, Max: 1.1}), "behaviour.sampling.topP.max"},
-		{"no tokens", func(d *trust.Descriptor) { d.Behaviour.Output.MaxTokens = 0 }, "behaviour.output.maxTokens"},
+		{"fewer than no tokens", func(d *trust.Descriptor) { d.Behaviour.Output.MaxTokens = -1 }, "behaviour.output.maxTokens"},
 		{"tools", func(d *trust.Descriptor) { d.Behaviour.Tools = []string{"search"} }, "behaviour.tools"},
 		{"adapters", func(d *trust.Descriptor) { d.Behaviour.Adapters = append(d.Behaviour.Adapters, []byte(`{}`)) }, "behaviour.adapters"},
 		{"a warm-up", func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "Say hello.", Contains: "hello"} }, ""},
@@ -99,7 +99,8 @@ func TestParseRelease(t *testing.T) {
 		{"another case", strings.Replace(predicate, `"model":`, `"Model":`, 1), s.root(), "Model"},
 		{"null tools", strings.Replace(predicate, `"tools":[]`, `"tools":null`, 1), s.root(), "the one form"},
 		{"no tools", strings.Replace(predicate, `,"tools":[]`, ``, 1), s.root(), "the one form"},
-		{"no tokens", strings.Replace(predicate, `"maxTokens":1024`, `"maxTokens":0`, 1), s.root(), "maxTokens"},
+		{"fewer than no tokens", strings.Replace(predicate, `"maxTokens":1024`, `"maxTokens":-1`, 1), s.root(), "maxTokens"},
+		{"no limit spelled out", strings.Replace(predicate, `"maxTokens":1024`, `"maxTokens":0`, 1), s.root(), "one form"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
