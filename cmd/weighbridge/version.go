@@ -2,10 +2,16 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
+	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
 // version is set by the linker for a release build.
@@ -24,16 +30,39 @@ func newVersionCmd(s streams) *cobra.Command {
 				Commit   string `json:"commit"`
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
-			}{version, commit(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+				// Features are what the kernel here grants to loading and to runtimes.
+				Features map[string]string `json:"features"`
+			}{version, commit(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, features()}
 			if asJSON {
 				return printJSON(s.out, v)
 			}
-			_, err := fmt.Fprintf(s.out, "weighbridge %s (commit %s, %s, %s)\n", v.Version, v.Commit, v.Go, v.Platform)
-			return err
+			fmt.Fprintf(s.out, "weighbridge %s (commit %s, %s, %s)\n", v.Version, v.Commit, v.Go, v.Platform)
+			for _, name := range slices.Sorted(maps.Keys(v.Features)) {
+				fmt.Fprintf(s.out, "%s: %s\n", name, v.Features[name])
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
+}
+
+// features are found out by trying them.
+func features() map[string]string {
+	found := map[string]string{"sealed memory": "yes", "landlock": "none", "kernel": "unknown"}
+	if f, err := seal.Bytes("probe", nil); err != nil {
+		found["sealed memory"] = "no: " + err.Error()
+	} else {
+		f.Close()
+	}
+	if abi, err := landlock.LandlockGetABIVersion(); err == nil {
+		found["landlock"] = fmt.Sprintf("ABI %d", abi)
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		found["kernel"] = unix.ByteSliceToString(name.Release[:])
+	}
+	return found
 }
 
 // commit is the revision the binary was built from, as the Go toolchain recorded it.
