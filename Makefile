@@ -18,7 +18,7 @@ lint: ## gofmt, vet, golangci-lint, buf, generated code, tidy modules, known vul
 	@.ci/lint
 
 build: ## bin/weighbridge
-	CGO_ENABLED=0 go build -trimpath -o bin/weighbridge ./cmd/weighbridge
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.revision=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/weighbridge ./cmd/weighbridge
 
 parts: ## fetch and build llama-server and the model_signing tool into the cache
 	@$(PARTS) llama-server >/dev/null && $(PARTS) model-signing >/dev/null

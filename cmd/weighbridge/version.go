@@ -14,8 +14,8 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
-// version is set by the linker for a release build.
-var version = "devel"
+// version and revision are set by the linker, see the Makefile.
+var version, revision = "devel", ""
 
 func newVersionCmd(s streams) *cobra.Command {
 	var asJSON bool
@@ -65,8 +65,11 @@ func features() map[string]string {
 	return found
 }
 
-// commit is the revision the binary was built from, as the Go toolchain recorded it.
+// commit is the revision the binary was built from, as the linker was told or the Go toolchain recorded it.
 func commit() string {
+	if revision != "" {
+		return revision
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
