@@ -68,7 +68,7 @@ type Catalog struct {
 	// Owned by Run.
 	inputs Inputs
 	set    []*statement.Signed // as last read
-	told   map[string]string   // what was logged about each bad file
+	told   map[string]string   // what is wrong with each bad file, as logged
 	last   map[string]trust.Channel
 	active sync.WaitGroup
 }
@@ -174,13 +174,11 @@ func (c *Catalog) publishChannels(ctx context.Context) {
 func (c *Catalog) decide() {
 	set, bad, err := store.ReadStatements(c.inputs.Statements)
 	if err != nil {
-		c.tell("statements", err)
+		bad = append(bad, store.Problem{File: strings.Join(c.inputs.Statements, " "), Err: err})
 	} else {
 		c.set = set
 	}
-	for _, b := range bad {
-		c.tell(b.File, b.Err)
-	}
+	c.tell(bad)
 	now := c.cfg.Now()
 	c.keepTime(now)
 	decision := trust.Decide(c.inputs.Policy, c.set, now, c.cfg.State.Floor())
@@ -194,13 +192,16 @@ func (c *Catalog) decide() {
 	}
 }
 
-// tell logs what is wrong with a file once, until something else is wrong with it.
-func (c *Catalog) tell(file string, err error) {
-	if c.told[file] == err.Error() {
-		return
+// tell logs what is wrong with each file, once for as long as it stays so.
+func (c *Catalog) tell(bad []store.Problem) {
+	told := make(map[string]string, len(bad))
+	for _, b := range bad {
+		told[b.File] = b.Err.Error()
+		if c.told[b.File] != told[b.File] {
+			c.cfg.Log.Warn("statement file does not count", "file", b.File, "err", b.Err)
+		}
 	}
-	c.told[file] = err.Error()
-	c.cfg.Log.Warn("statement file does not count", "file", file, "err", err)
+	c.told = told
 }
 
 // keepTime makes the time high-water mark durable once a minute. If that fails, what serves goes on: the mark in
@@ -237,21 +238,33 @@ func (c *Catalog) logDecision(name string, d trust.Channel) {
 	c.cfg.Log.Info("channel decided", attrs...)
 }
 
-// whyNot says in one line why a channel may serve nothing.
+// maxWhy bounds how many reasons are told of a channel that serves nothing.
+const maxWhy = 8
+
+// whyNot says in one line why a channel may serve nothing. A publication below the floor is history that every channel
+// gathers: it is told only if there is nothing else to tell.
 func whyNot(d trust.Channel) string {
-	var why []string
+	var why, history []string
 	for _, m := range d.Missing {
 		why = append(why, fmt.Sprintf("%d of %d required %s by role %s", m.Have, m.Need, m.What, m.Role))
 	}
 	for _, r := range d.Reasons {
-		if !r.Counted && len(why) < 8 {
-			why = append(why, r.Rule+": "+r.Why)
+		switch text := r.Rule + ": " + r.Why; {
+		case r.Counted:
+		case r.Rule == trust.RuleEpochReplay:
+			history = append(history, text)
+		default:
+			why = append(why, text)
 		}
 	}
+	if len(why) == len(d.Missing) {
+		why = append(why, history...)
+	}
+	why = slices.Compact(why)
 	if len(why) == 0 {
 		return "no publication for this channel counts"
 	}
-	return strings.Join(slices.Compact(why), "; ")
+	return strings.Join(why[:min(len(why), maxWhy)], "; ")
 }
 
 // Acquire returns the release that serves the channel, held until Done is called.

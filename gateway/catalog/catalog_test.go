@@ -40,9 +40,21 @@ type site struct {
 	policy *trust.Policy
 	cat    *catalog.Catalog
 	stop   func()
+
+	sockets string
+	backend func(kind string) (backends.Backend, error) // makes real ones, unless a test sets another
+	now     func() time.Time
 }
 
 func newSite(t *testing.T, memory int64) *site {
+	t.Helper()
+	s := newWorld(t)
+	s.start(memory)
+	return s
+}
+
+// newWorld returns a site whose catalog does not run yet.
+func newWorld(t *testing.T) *site {
 	t.Helper()
 	w := trusttest.New(t)
 	s := &site{World: w, t: t, models: filepath.Join(w.Dir, "models"), policy: w.SignPolicy(nil)}
@@ -61,9 +73,14 @@ func newSite(t *testing.T, memory int64) *site {
 	}
 	s.state = state
 	t.Cleanup(func() { state.Close() })
-	s.start(memory)
+	s.now = time.Now
+	s.backend = func(string) (backends.Backend, error) {
+		return llamacpp.New(llamacpp.Config{Command: backendtest.LlamaServer(t), RuntimeDir: s.sockets, Log: s.log()})
+	}
 	return s
 }
+
+func (s *site) log() *slog.Logger { return slog.New(slog.NewTextHandler(s.t.Output(), nil)) }
 
 func (s *site) writeModel(name string, c tinygguf.Config) string {
 	s.t.Helper()
@@ -82,20 +99,10 @@ func (s *site) writeModel(name string, c tinygguf.Config) string {
 // start runs a new catalog on the site, as a restarted gateway would.
 func (s *site) start(memory int64) {
 	s.t.Helper()
-	sockets, err := os.MkdirTemp("", "wb") // short: a socket's path is bounded
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { os.RemoveAll(sockets) })
-	log := slog.New(slog.NewTextHandler(s.t.Output(), nil))
-	server := backendtest.LlamaServer(s.t)
+	var err error
+	s.sockets = s.t.TempDir()
 	s.cat, err = catalog.New(catalog.Config{
-		State:  s.state,
-		Memory: memory,
-		NewBackend: func(string) (backends.Backend, error) {
-			return llamacpp.New(llamacpp.Config{Command: server, RuntimeDir: sockets, Log: log})
-		},
-		Now: time.Now, Log: log,
+		State: s.state, Memory: memory, NewBackend: s.backend, Now: s.now, Log: s.log(),
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {

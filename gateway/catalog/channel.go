@@ -72,6 +72,26 @@ func (ch *channel) want(t target) {
 	ch.mail <- t // only the catalog's goroutine sends, so there is room
 }
 
+// hear takes the newest word. What it does not allow stops now, whatever is being prepared to replace it: there is no
+// draining for what is no longer approved.
+func (ch *channel) hear(t target) {
+	if t.decision.Serve != ch.wanted.decision.Serve {
+		ch.wait = 0 // another release: what failed before says nothing about it
+	}
+	ch.wanted = t
+	r := ch.current.Load()
+	if r == nil || t.decision.Allows(r.release) {
+		return
+	}
+	ch.replace(nil, 0)
+	if ch.wait == 0 {
+		ch.set(StateLoading, "")
+	} else {
+		ch.set(StateFailed, ch.status().Error)
+	}
+	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release)
+}
+
 // run carries out what is wanted until ctx ends, then stops everything it started.
 func (ch *channel) run(ctx context.Context) {
 	defer ch.retired.Wait()
@@ -83,10 +103,7 @@ func (ch *channel) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case t := <-ch.mail:
-			if t.decision.Serve != ch.wanted.decision.Serve {
-				ch.wait = 0 // another release: what failed before says nothing about it
-			}
-			ch.wanted = t
+			ch.hear(t)
 			if ch.wait != 0 {
 				continue // the retry timer runs
 			}
@@ -102,37 +119,41 @@ func (ch *channel) run(ctx context.Context) {
 
 // reconcile makes what serves the same as what is wanted, or says why it is not.
 func (ch *channel) reconcile(ctx context.Context) {
-	d, r := ch.wanted.decision, ch.current.Load()
-	var err error
-	switch {
-	case d.Serve == "":
-		// What may not be served stops now: there is no draining for what is no longer approved.
-		ch.replace(nil, 0)
-		ch.set(StateNone, whyNot(d))
-		ch.wait = 0
-		return
-	case r != nil && r.release == d.Serve && r.backend.Status().State == backends.Failed:
-		err = ch.restart(ctx, r)
-	case r != nil && r.release == d.Serve:
-		err = ch.republish(r)
-	default:
-		err = ch.load(ctx)
+	err := ch.step(ctx)
+	for errors.Is(err, errSuperseded) {
+		err = ch.step(ctx)
 	}
 	switch {
 	case err == nil:
 		ch.wait = 0
 		ch.retry.Stop()
-	case errors.Is(err, errSuperseded) || ctx.Err() != nil:
+	case ctx.Err() != nil:
 	default:
 		ch.wait = min(max(2*ch.wait, firstRetry), lastRetry)
 		ch.retry.Reset(ch.wait)
-		ch.c.cfg.Log.Error("release is not served", "channel", ch.name, "release", d.Serve, "err", err,
+		ch.c.cfg.Log.Error("release is not served", "channel", ch.name, "release", ch.wanted.decision.Serve, "err", err,
 			"serving", ch.serving(), "retry", ch.wait)
 		if ch.current.Load() == nil {
 			ch.set(StateFailed, firstLine(err))
 		} else {
 			ch.set(StateReady, firstLine(err))
 		}
+	}
+}
+
+// step does what the newest word asks for. errSuperseded means that there is a newer one by now.
+func (ch *channel) step(ctx context.Context) error {
+	d, r := ch.wanted.decision, ch.current.Load()
+	switch {
+	case d.Serve == "":
+		ch.set(StateNone, whyNot(d))
+		return nil
+	case r == nil || r.release != d.Serve:
+		return ch.load(ctx)
+	case r.backend.Status().State == backends.Failed:
+		return ch.restart(ctx, r)
+	default:
+		return ch.commit(r)
 	}
 }
 
@@ -159,101 +180,91 @@ func (ch *channel) load(ctx context.Context) error {
 		ch.set(StateLoading, "")
 	}
 	start := ch.c.cfg.Now()
-	r, err := ch.prepare(ctx, ch.wanted)
+	r, err := ch.prepare(ctx, ch.c.start)
 	ch.c.metrics.loaded(ctx, ch.name, ch.c.cfg.Now().Sub(start), err)
 	if err != nil {
 		return err
 	}
-	if err := ch.record(); err != nil {
+	if err := ch.commit(r); err != nil {
 		r.discard()
 		return err
 	}
 	old := ch.serving()
 	ch.replace(r, drainLimit)
-	ch.set(StateReady, "")
-	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", ch.wanted.decision.Epoch,
+	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
 		"weights", r.weights.Root(), "level", r.weights.Level(), "bytes", r.weights.Size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
 	return nil
 }
 
-// prepare verifies and starts a release; it gives up when another one is wanted meanwhile.
-func (ch *channel) prepare(ctx context.Context, t target) (*running, error) {
+// prepare makes what is wanted run, by start; it gives up when another release is wanted meanwhile.
+func (ch *channel) prepare(ctx context.Context, start func(context.Context, string, target) (*running, error)) (*running, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
 		r   *running
 		err error
 	}
-	done := make(chan result, 1)
+	done, t := make(chan result, 1), ch.wanted
 	go func() {
-		r, err := ch.c.start(ctx, ch.name, t)
+		r, err := start(ctx, ch.name, t)
 		done <- result{r, err}
 	}()
 	superseded := false
 	for {
 		select {
 		case res := <-done:
-			if superseded && res.err != nil {
-				res.err = errSuperseded
-			}
 			if superseded && res.err == nil { // done before it heard of the cancellation
 				res.r.discard()
-				res.err = errSuperseded
+			}
+			if superseded {
+				return nil, errSuperseded
 			}
 			return res.r, res.err
 		case next := <-ch.mail:
-			ch.wanted = next
-			if next.decision.Serve != t.decision.Serve && !superseded {
+			ch.hear(next)
+			if next.decision.Serve != t.decision.Serve {
 				superseded = true
 				cancel()
-				defer ch.again()
 			}
 		}
 	}
 }
 
-// again puts the target that arrived during a load back, unless a newer one has come.
-func (ch *channel) again() {
-	select {
-	case ch.mail <- ch.wanted:
-	default:
-	}
-}
-
-// republish records a newer publication of the release that serves already.
-func (ch *channel) republish(r *running) error {
-	d := ch.wanted.decision
-	if r.epoch.Load() == d.Epoch {
-		ch.set(StateReady, "")
-		return nil
-	}
-	if err := ch.record(); err != nil {
-		return err
-	}
-	r.epoch.Store(d.Epoch)
-	r.publication.Store(&d.Publication)
-	ch.set(StateReady, "")
-	return nil
-}
-
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
-	fresh, err := ch.c.launch(ctx, ch.wanted, failed.weights)
+	fresh, err := ch.prepare(ctx, func(ctx context.Context, _ string, t target) (*running, error) {
+		r, err := ch.c.launch(ctx, t, failed.weights)
+		if err == nil {
+			r.borrowed.Store(true)
+		}
+		return r, err
+	})
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)
 	}
 	fresh.loadTime, fresh.sealedBytes = failed.loadTime, failed.sealedBytes
-	failed.shared.Store(true) // its weights live on in fresh
+	fresh.epoch.Store(failed.epoch.Load())
+	fresh.publication.Store(failed.publication.Load())
+	failed.borrowed.Store(true) // its weights live on in fresh
+	fresh.borrowed.Store(false)
 	ch.replace(fresh, 0)
-	ch.set(StateReady, "")
-	return nil
+	return ch.commit(fresh)
 }
 
-// record makes the decision durable. Nothing switches before this returns nil.
-func (ch *channel) record() error {
+// commit makes the publication that r serves by durable. Nothing switches before this returns nil.
+func (ch *channel) commit(r *running) error {
 	d, policy, now := ch.wanted.decision, ch.wanted.policy, ch.c.cfg.Now()
-	return ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
+	if r.epoch.Load() != d.Epoch {
+		err := ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
+		if err != nil {
+			return err
+		}
+		r.epoch.Store(d.Epoch)
+		r.publication.Store(&d.Publication)
+	}
+	ch.set(StateReady, "")
+	return nil
 }
 
 // replace publishes r (or nothing) and retires what served before: its requests may finish for as long as drain.

@@ -28,7 +28,7 @@ type running struct {
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
 	sealedBytes int64
-	shared      atomic.Bool // the weights belong to a successor
+	borrowed    atomic.Bool // the weights are another running's, to close and to account for
 
 	epoch       atomic.Int64
 	publication atomic.Pointer[statement.ID]
@@ -53,7 +53,9 @@ func (c *Catalog) start(ctx context.Context, channel string, t target) (*running
 	for _, path := range paths {
 		weights, size, err := c.admit(ctx, path, t)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			err = fmt.Errorf("%s: %w", path, err)
+			c.cfg.Log.Warn("weights do not count", "channel", channel, "release", t.decision.Serve, "err", err)
+			errs = append(errs, err)
 			continue
 		}
 		loadTime := c.cfg.Now().Sub(begun)
@@ -114,8 +116,7 @@ func (c *Catalog) launch(ctx context.Context, t target, weights *seal.Weights) (
 		c: c, release: d.Serve, description: d.Release, weights: weights, backend: backend,
 		since: now, startTime: now.Sub(begun), idle: make(chan struct{}),
 	}
-	r.epoch.Store(d.Epoch)
-	r.publication.Store(&d.Publication)
+	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
 	return r, nil
 }
 
@@ -204,7 +205,7 @@ func (r *running) discard() {
 	if err := stopBackend(r.backend); err != nil {
 		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
 	}
-	if r.shared.Load() {
+	if r.borrowed.Load() {
 		return
 	}
 	if err := r.weights.Close(); err != nil {

@@ -89,12 +89,15 @@ func decideChannel(c *channelCase) Channel {
 			c.refuse(a, rule, why)
 			continue
 		}
-		if out.Serve != "" {
-			c.refuse(a, RuleEpochReplay, fmt.Sprintf("epoch %d is superseded by epoch %d", a.publication.Epoch, out.Epoch))
-			continue
-		}
 		publishers := c.publishers(a, release, separated)
 		missing := release.missing()
+		if out.Serve != "" {
+			c.refuse(a, RuleEpochReplay, fmt.Sprintf("epoch %d is superseded by epoch %d", a.publication.Epoch, out.Epoch))
+			if len(publishers) >= c.policy.need(c.rules.Publish) && !release.withdrawn && !release.blocked(missing) {
+				out.Standing = append(out.Standing, a.about)
+			}
+			continue
+		}
 		switch {
 		case len(publishers) < c.policy.need(c.rules.Publish):
 			// publishers said why

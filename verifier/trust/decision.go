@@ -25,9 +25,18 @@ type Channel struct {
 	Fallback    bool   // an older release is served in place of a withdrawn one; never in this version
 	Signers     Signers
 
+	// Standing are the releases of older publications that count still. One that serves may go on until Serve has
+	// replaced it; none of them may be brought up.
+	Standing []statement.ID
+
 	Missing []Missing // what stands between the newest publication and being served, or what mode warn let pass
 	Pending []Pending // publications above the served one that may still come to count
 	Reasons []Reason  // for each statement, counted or not
+}
+
+// Allows says whether a release that serves may go on serving.
+func (c Channel) Allows(release statement.ID) bool {
+	return release != "" && (release == c.Serve || slices.Contains(c.Standing, release))
 }
 
 // Signers are the identities behind a served release, sorted.

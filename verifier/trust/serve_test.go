@@ -9,6 +9,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
+	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
 
 // TestDecidePending: a newer publication that lacks something is shown, and what serves goes on serving.
@@ -51,6 +52,49 @@ func TestDecidePending(t *testing.T) {
 	want := trust.Signers{Weights: []string{"trainer"}, Producers: []string{"trainer"}, Approvers: []string{"alice", "carol"}, Publishers: []string{"shipper"}}
 	if marshal(t, got.Signers) != marshal(t, want) {
 		t.Errorf("signers %+v, want %+v", got.Signers, want)
+	}
+}
+
+// TestDecideStanding: a release that serves may go on until its successor has replaced it, but only for as long as it
+// would count without the successor.
+func TestDecideStanding(t *testing.T) {
+	soon := now.Add(time.Minute)
+	later := func(s *scene) { s.now = soon }
+	tests := []struct {
+		name        string
+		approval    trust.Approval
+		publication trust.Publication
+		then        func(s *scene)
+		want        bool
+	}{
+		{name: "all counts still", then: later, want: true},
+		{name: "approval expired", approval: trust.Approval{Expires: soon}, then: later},
+		{name: "publication expired", publication: trust.Publication{Expires: soon}, then: later},
+		{name: "withdrawn", then: func(s *scene) { s.floor.Withdrawn = []trust.Withdrawn{{Release: s.decide().Standing[0]}} }},
+		{name: "replaced", then: func(s *scene) { s.floor = s.floor.Accept("chat", s.decide(), s.policy, s.now) }},
+		{name: "policy expired", then: func(s *scene) { s.now = trusttest.Expires }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t, nil)
+			old := s.releaseBy("trainer", nil)
+			s.approve(old, "alice")
+			s.approval(old, "bob", tt.approval)
+			tt.publication.Channel, tt.publication.Epoch = "chat", 1
+			s.publication(old, trusttest.Shipper, tt.publication)
+			next := s.releaseBy("trainer", func(d *trust.Descriptor) { d.Version = "2" })
+			s.approve(next, "alice", "bob")
+			s.publish(next, 2)
+
+			tt.then(s)
+			got := s.decide()
+			if got.Allows(old) != tt.want {
+				t.Errorf("Allows(the old release) = %v, want %v; standing %v", !tt.want, tt.want, got.Standing)
+			}
+			if got.Allows(next) != (got.Serve == next) || got.Allows("") {
+				t.Errorf("Allows(what is decided) = %v, Allows(nothing) = %v", got.Allows(next), got.Allows(""))
+			}
+		})
 	}
 }
 
