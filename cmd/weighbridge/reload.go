@@ -58,10 +58,8 @@ func (r *reloader) reload(ctx context.Context) error {
 	if err := needsRestart(r.running, next); err != nil {
 		return err
 	}
-	for _, dir := range next.Trust.Statements {
-		if _, err := os.ReadDir(dir); err != nil {
-			return fmt.Errorf("trust.statements: %w", err)
-		}
+	if err := readable(next.Trust.Statements); err != nil {
+		return err
 	}
 	rules, err := access.Parse(next.Access)
 	if err != nil {
@@ -80,6 +78,17 @@ func (r *reloader) reload(ctx context.Context) error {
 	r.rules.Store(rules)
 	r.running = next
 	return nil
+}
+
+// readable reports every directory of statements that can't be read: later they may come and go.
+func readable(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		if _, err := os.ReadDir(dir); err != nil {
+			errs = append(errs, fmt.Errorf("trust.statements: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // needsRestart names every changed key that a running gateway can't take over.

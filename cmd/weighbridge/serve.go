@@ -97,6 +97,9 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	}
 	defer state.Close()
 
+	if err := readable(cfg.Trust.Statements); err != nil {
+		return err
+	}
 	policy, err := acceptPolicy(log, cfg.Trust, state)
 	if err != nil {
 		return err
@@ -150,7 +153,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	// Runtimes outlive the front door: they stop once its last answer is through.
 	running, stopRunning := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRunning()
-	g.Go(func() error { return cat.Run(running, catalogInputs(cfg, policy)) })
+	g.Go(func() error { cat.Run(running, catalogInputs(cfg, policy)); return nil })
 	g.Go(func() error {
 		defer stopRunning()
 		return gw.Serve(ctx, gateway.Listeners{GRPC: listeners.grpc, HTTP: listeners.http})

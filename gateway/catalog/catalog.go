@@ -95,16 +95,12 @@ func New(cfg Config) (*Catalog, error) {
 }
 
 // Run serves what the statements decide until ctx ends, then stops every runtime. It is called once.
-func (c *Catalog) Run(ctx context.Context, in Inputs) error {
+func (c *Catalog) Run(ctx context.Context, in Inputs) {
 	ctx, stop := context.WithCancel(ctx)
 	defer c.active.Wait()
 	defer stop()
-	for {
-		next, err := c.follow(ctx, in)
-		if err != nil || next == nil {
-			return err
-		}
-		in = *next
+	for next := &in; next != nil; {
+		next = c.follow(ctx, *next)
 	}
 }
 
@@ -119,31 +115,27 @@ func (c *Catalog) Update(ctx context.Context, in Inputs) error {
 }
 
 // follow acts on one set of inputs until it is replaced, or returns nil when ctx ends.
-func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs, err error) {
+func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs) {
 	c.inputs = in
 	c.policy.Store(in.Policy)
 	c.publishChannels(ctx)
 	changed := make(chan struct{}, 1)
 	watching, stop := context.WithCancel(ctx)
-	wait, err := store.WatchStatements(watching, in.Statements, func() {
+	wait := store.WatchStatements(watching, in.Statements, func() {
 		select {
 		case changed <- struct{}{}:
 		default: // a change is pending already
 		}
 	})
-	if err != nil {
-		stop()
-		return nil, err
-	}
 	defer wait()
 	defer stop()
 	for {
 		c.decide()
 		select {
 		case <-ctx.Done():
-			return nil, nil
+			return nil
 		case in := <-c.updates:
-			return &in, nil
+			return &in
 		case <-changed:
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -109,8 +110,8 @@ func (s *site) start(memory int64) {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.cat.Run(ctx, s.inputs()) }()
+	var done sync.WaitGroup
+	done.Go(func() { s.cat.Run(ctx, s.inputs()) })
 	stopped := false
 	s.stop = func() {
 		if stopped {
@@ -118,9 +119,7 @@ func (s *site) start(memory int64) {
 		}
 		stopped = true
 		cancel()
-		if err := <-done; err != nil {
-			s.t.Errorf("Run = %v, want nil", err)
-		}
+		done.Wait()
 	}
 	s.t.Cleanup(s.stop)
 }

@@ -59,28 +59,37 @@ const (
 )
 
 // WatchStatements calls changed, from one goroutine, soon after something in dirs has changed and every 10 s besides,
-// until ctx ends. It returns once watching has begun; changed must not block for long.
-func WatchStatements(ctx context.Context, dirs []string, changed func()) (wait func(), err error) {
+// until ctx ends; wait returns when it has ended. Only the second can be relied on: a directory that is away for a
+// while, or that the kernel can't watch, is tried again each time. changed must not block for long.
+func WatchStatements(ctx context.Context, dirs []string, changed func()) (wait func()) {
 	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, fmt.Errorf("watch statements: %w", err)
+	if err != nil { // this user's watchers are used up
+		w = nil
 	}
-	for _, dir := range dirs {
-		if err := w.Add(dir); err != nil {
-			w.Close()
-			return nil, fmt.Errorf("watch statements: %s: %w", dir, err)
+	look := func() {
+		for _, dir := range dirs {
+			if w != nil {
+				_ = w.Add(dir) // changes nothing for a directory that is watched
+			}
 		}
 	}
+	look()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer w.Close()
-		watch(ctx, w, changed)
+		// First watched and then read, so that nothing falls between the two.
+		watch(ctx, w, func() { look(); changed() })
 	}()
-	return func() { <-done }, nil
+	return func() { <-done }
 }
 
 func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
+	var events <-chan fsnotify.Event // nil without a watcher
+	var trouble <-chan error         // an overflow: something changed, we don't know what
+	if w != nil {
+		defer w.Close()
+		events, trouble = w.Events, w.Errors
+	}
 	tick := time.NewTicker(rescan)
 	defer tick.Stop()
 	var quiet <-chan time.Time // nil while nothing has changed
@@ -88,15 +97,9 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 		select {
 		case <-ctx.Done():
 			return
-		case _, ok := <-w.Events:
-			if !ok {
-				return
-			}
+		case <-events:
 			quiet = time.After(settle)
-		case _, ok := <-w.Errors: // an overflow: something changed, we don't know what
-			if !ok {
-				return
-			}
+		case <-trouble:
 			quiet = time.After(settle)
 		case <-quiet:
 			quiet = nil

@@ -8,10 +8,13 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds on what is read from directories that anyone may have filled.
@@ -55,18 +58,28 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readFile reads a regular file of at most max bytes, following no link.
+// readFile reads a regular file of at most max bytes, following no link. It is opened before it is looked at, and
+// without waiting: whoever may write the directory can put a pipe in a file's place at any moment.
 func readFile(path string, max int64) ([]byte, error) {
-	info, err := os.Lstat(path)
-	switch {
-	case err != nil:
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a link, not a regular file", path)
+	} else if err != nil {
 		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case info.Size() > max:
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), max)
 	}
-	return os.ReadFile(path)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, max+1)) // its size may change while it is read
+	if err == nil && int64(len(data)) > max {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, max)
+	}
+	return data, err
 }
 
 // statementFile reports whether a file of this name in a statements directory holds statements.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,26 +90,93 @@ func TestReadStatements(t *testing.T) {
 }
 
 func TestWatchStatements(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "statements")
 	ctx, cancel := context.WithCancel(t.Context())
-	changed := make(chan struct{}, 16)
-	wait, err := store.WatchStatements(ctx, []string{dir}, func() { changed <- struct{}{} })
-	if err != nil {
+	changed := make(chan struct{}, 1)
+	noticed := func(what string) {
+		t.Helper()
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second): // three rescans
+			t.Fatalf("not noticed within 30 s: %s", what)
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.WriteFile(filepath.Join(dir, "a.json"), []byte("{}"), 0o600); err != nil {
+	wait := store.WatchStatements(ctx, []string{dir}, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	put := func() {
+		t.Helper()
+		if err := store.WriteFile(filepath.Join(dir, "a.json"), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	noticed("a renamed file")
+
+	// A directory may be replaced as a whole, and is watched again by the time that it was read.
+	if err := errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-changed:
-	case <-time.After(5 * time.Second):
-		t.Error("a renamed file was not noticed within 5 s")
+	noticed("another directory of the same name")
+	start := time.Now()
+	put()
+	noticed("a file in it")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("a file in the new directory was noticed after %v, which a rescan may have done", took)
 	}
 	cancel()
 	wait()
-	if _, err := store.WatchStatements(t.Context(), []string{filepath.Join(dir, "gone")}, func() {}); err == nil {
-		t.Error("WatchStatements(missing) = nil, want an error")
+}
+
+// TestReadStatementsNeverWaits while somebody puts a pipe in a file's place, which nobody writes to.
+func TestReadStatementsNeverWaits(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.json")
+	write(t, path, "{")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		spare := filepath.Join(dir, "spare")
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if i%2 == 0 {
+				_ = syscall.Mkfifo(spare, 0o600)
+			} else {
+				_ = os.WriteFile(spare, []byte("{"), 0o600)
+			}
+			_ = os.Rename(spare, path)
+		}
+	}()
+	read := make(chan error, 1)
+	go func() {
+		for range 2000 {
+			if _, _, err := store.ReadStatements([]string{dir}); err != nil {
+				read <- err
+				return
+			}
+		}
+		read <- nil
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Errorf("ReadStatements = %v, want nil", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("ReadStatements waits for a pipe")
 	}
+	close(stop)
+	<-stopped
 }
 
 func TestState(t *testing.T) {
