@@ -16,8 +16,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/weighbridge/weighbridge/verifier/digest"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
@@ -76,7 +74,7 @@ func ParseManifest(s *statement.Signed) (*Manifest, error) {
 		return nil, fmt.Errorf("read manifest: predicate type is %q, want %q", t, PredicateType)
 	}
 	var w wirePredicate
-	if err := json.Unmarshal(s.Predicate(), &w, json.RejectUnknownMembers(true)); err != nil {
+	if err := statement.Unmarshal(s.Predicate(), &w); err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	ser, err := w.Serialization.parse()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -65,9 +66,24 @@ type wireStatement struct {
 	Predicate     jsontext.Value `json:"predicate"`
 }
 
-// strict is how all JSON of this package is read: duplicate names, unknown names, another case of a name and invalid
-// UTF-8 are all errors.
-var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false))
+// Unmarshal is how JSON that somebody signed is read: duplicate names, unknown names, another case of a name and
+// invalid UTF-8 are all errors. Decisions quote them, so the same input gives the same text in every process; the
+// library's own is worded at random.
+func Unmarshal(data []byte, into any) error {
+	err := json.Unmarshal(data, into, json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false))
+	wrong := new(json.SemanticError)
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	at := strings.TrimPrefix(string(wrong.JSONPointer), "/")
+	switch {
+	case errors.Is(wrong.Err, json.ErrUnknownName):
+		return fmt.Errorf("unknown field %.200q", at)
+	case wrong.Err != nil:
+		return fmt.Errorf("field %.200q: %w", at, wrong.Err)
+	}
+	return fmt.Errorf("field %.200q: %s is of the wrong kind", at, wrong.JSONKind)
+}
 
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, args...))
@@ -79,7 +95,7 @@ func Parse(bundle []byte) (*Signed, error) {
 		return nil, malformed("bundle of %d bytes is longer than %d", len(bundle), MaxBundle)
 	}
 	var w wireBundle
-	if err := json.Unmarshal(bundle, &w, strict); err != nil {
+	if err := Unmarshal(bundle, &w); err != nil {
 		return nil, malformed("read bundle: %w", err)
 	}
 	if w.MediaType != MediaType {
@@ -187,7 +203,7 @@ func (s *Signed) setMaterial(m *wireMaterial) error {
 // setStatement reads the in-toto Statement v1 in the payload.
 func (s *Signed) setStatement() error {
 	var w wireStatement
-	if err := json.Unmarshal(s.payload, &w, strict); err != nil {
+	if err := Unmarshal(s.payload, &w); err != nil {
 		return malformed("read payload: %w", err)
 	}
 	switch {

@@ -12,9 +12,11 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -288,6 +290,34 @@ func TestParseLines(t *testing.T) {
 }
 
 // FuzzParse asserts that what is accepted has one reading: its own one-line form parses to the same statement.
+// TestUnmarshal wants exact texts: decisions quote them, and the same statements give the same decision everywhere.
+func TestUnmarshal(t *testing.T) {
+	type inner struct {
+		Count int       `json:"count"`
+		Until time.Time `json:"until"`
+	}
+	for data, want := range map[string]string{
+		`{"in":{"count":1}}`:           `<nil>`,
+		`{"in":{"Count":1}}`:           `unknown field "in/Count"`,
+		`{"\u001b":1}`:                 `unknown field "\x1b"`,
+		`{"in":{"count":"1"}}`:         `field "in/count": string is of the wrong kind`,
+		`{"in":[]}`:                    `field "in": [ is of the wrong kind`,
+		`{"in":{"count":1.5}}`:         `field "in/count": invalid syntax`,
+		`{"in":{"until":"soon"}}`:      `field "in/until": parsing time "soon" as "2006-01-02T15:04:05Z07:00": cannot parse "soon" as "2006"`,
+		`{"in":{"count":1},"in":{}}`:   `jsontext: duplicate object member name "in"`,
+		`{"in":{"count":1,"count":2}}`: `jsontext: duplicate object member name "count" within "/in"`,
+		"{\"\xff\":1}":                 `jsontext: invalid UTF-8 after offset 2`,
+		`{"in":{"count":1}} {"in":{}}`: `jsontext: invalid character '{' after top-level value after offset 19`,
+	} {
+		var into struct {
+			In inner `json:"in"`
+		}
+		if got := fmt.Sprint(statement.Unmarshal([]byte(data), &into)); got != want {
+			t.Errorf("Unmarshal(%s) = %s, want %s", data, got, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -107,7 +107,7 @@ func decode(s *statement.Signed, predicateType string, into any) error {
 		return fmt.Errorf("%w: the payload is not canonical JSON (RFC 8785)", ErrMalformed)
 	}
 	predicate := s.Predicate()
-	if err := json.Unmarshal(predicate, into, json.RejectUnknownMembers(true)); err != nil {
+	if err := statement.Unmarshal(predicate, into); err != nil {
 		return fmt.Errorf("%w: read predicate: %w", ErrMalformed, err)
 	}
 	written, err := json.Marshal(into)
