@@ -17,6 +17,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // Names in a launch's directory.
@@ -45,7 +46,7 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 			p.close()
 		}
 	}()
-	if err := CheckArgs(spec.Args); err != nil {
+	if err := trust.CheckArgs(Kind, spec.Args); err != nil {
 		return p, err
 	}
 	p.args = spec.Args

@@ -183,32 +183,6 @@ func TestStartWithoutServer(t *testing.T) {
 	}
 }
 
-func TestCheckArgs(t *testing.T) {
-	valid := map[string]string{
-		"ctx-size": "4096", "threads": "1", "threads-batch": "8", "batch-size": "512", "ubatch-size": "128", "parallel": "2",
-		"flash-attn": "auto", "cache-type-k": "q8_0", "cache-type-v": "f16", "n-gpu-layers": "all", "main-gpu": "0",
-		"n-cpu-moe": "0", "numa": "isolate", "split-mode": "layer",
-	}
-	if err := llamacpp.CheckArgs(valid); err != nil {
-		t.Errorf("CheckArgs(%v) = %v", valid, err)
-	}
-	for _, tt := range []struct{ name, value string }{
-		{"model", "x.gguf"}, {"lora", "x"}, {"chat-template", "x"}, {"host", "0.0.0.0"}, {"port", "80"}, {"api-key", "x"}, {"temp", "1"},
-		{"slots", ""}, {"rpc", "a:1"}, {"tools", "all"}, {"", ""}, {"--threads", "1"}, {"Threads", "1"}, {"threads ", "1"},
-		{"threads", ""}, {"threads", "0"}, {"threads", "-1"}, {"threads", "+1"}, {"threads", "01"}, {"threads", "1 --port 80"}, {"threads", "1025"},
-		{"threads", "99999999999999999999"}, {"flash-attn", "1"}, {"flash-attn", "On"}, {"cache-type-k", "f64"}, {"n-gpu-layers", "-1"}, {"n-gpu-layers", "some"},
-		{"numa", "0"}, {"numa", ""},
-	} {
-		if err := llamacpp.CheckArgs(map[string]string{tt.name: tt.value}); err == nil {
-			t.Errorf("CheckArgs(%q: %q) = nil, want an error", tt.name, tt.value)
-		}
-	}
-	err := llamacpp.CheckArgs(map[string]string{"lora": "x", "threads": "many", "parallel": "1"})
-	if err == nil || !strings.Contains(err.Error(), `"lora"`) || !strings.Contains(err.Error(), `"many"`) || strings.Contains(err.Error(), "parallel:") {
-		t.Errorf("CheckArgs() = %v, want both problems and no other", err)
-	}
-}
-
 func TestModelFiles(t *testing.T) {
 	part := func(n int) string { return tinygguf.PartName("dir/m", n, 3) }
 	tests := []struct {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -144,11 +143,6 @@ func (r *releaseFile) descriptor(f *yamlFile) trust.Descriptor {
 			continue
 		}
 		d.Runtime.Args[name] = node.Value
-	}
-	if r.Runtime.Kind == "llamacpp" {
-		if err := llamacpp.CheckArgs(d.Runtime.Args); err != nil {
-			f.add("runtime.args", "%v", err)
-		}
 	}
 	return d
 }

@@ -89,19 +89,13 @@ type Release struct {
 	manifest *oms.Manifest
 }
 
-// Kinds of runtime that this version can run.
-var runtimeKinds = []string{"llamacpp"}
-
 // NewRelease checks the descriptor and returns the payload to sign. The statement's subject is the weights' root. It
 // refuses what this version can't enforce. All problems are reported at once; see [Problems].
 func NewRelease(d Descriptor) ([]byte, error) {
 	if d.Runtime.Args == nil {
 		d.Runtime.Args = map[string]string{}
 	}
-	bad := d.check()
-	for _, field := range d.unenforceable() {
-		bad.add(field, "this version can't enforce it")
-	}
+	bad := append(d.check(), d.unenforceable()...)
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
@@ -139,18 +133,10 @@ func (r *Release) WeightsStatement() *statement.Signed { return r.weights }
 
 // Unenforceable returns the fields that this version can't enforce. A release that has any is refused, never served
 // without them.
-func (r *Release) Unenforceable() []string { return r.unenforceable() }
-
-func (d *Descriptor) unenforceable() []string {
-	var fields []string
-	if !slices.Contains(runtimeKinds, d.Runtime.Kind) {
-		fields = append(fields, "runtime.kind")
-	}
-	if len(d.Behaviour.Tools) > 0 {
-		fields = append(fields, "behaviour.tools")
-	}
-	if len(d.Behaviour.Adapters) > 0 {
-		fields = append(fields, "behaviour.adapters")
+func (r *Release) Unenforceable() []string {
+	fields := []string{}
+	for _, p := range r.unenforceable() {
+		fields = append(fields, p.Path)
 	}
 	return fields
 }

@@ -169,6 +169,16 @@ var unknownRows = []row{
 		s.approve(release, "alice", "bob")
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
+	{name: "release with an argument that names a file", build: func(s *scene) {
+		release := s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"args":{}`, `"args":{"lora":"x.gguf"}`, 1))
+		s.approve(release, "alice", "bob")
+		s.publish(release, 1)
+	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
+	{name: "release with an argument out of range", build: func(s *scene) {
+		release := s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"args":{}`, `"args":{"threads":"0"}`, 1))
+		s.approve(release, "alice", "bob")
+		s.publish(release, 1)
+	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
 	{name: "approval that is not canonical", build: func(s *scene) {
 		release := s.releaseBy("trainer", nil)
 		s.approve(release, "alice")

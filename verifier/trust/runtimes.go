@@ -1,0 +1,93 @@
+package trust
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// runtimes are the kinds of runtime that this version can run, each with the whole list of what a release's
+// runtime.args may hold: how much of the machine is used, and how. Whatever names a file or an address, opens an
+// endpoint, or changes what the model says is not on it: a release has fields of its own for that.
+var runtimes = map[string]map[string]argument{
+	"llamacpp": {
+		"batch-size":    {min: 1, max: 1 << 16},
+		"cache-type-k":  cacheTypes,
+		"cache-type-v":  cacheTypes,
+		"ctx-size":      {min: 1, max: 1 << 24}, // of all parallel requests together
+		"flash-attn":    {words: []string{"on", "off", "auto"}},
+		"main-gpu":      {min: 0, max: 63},
+		"n-cpu-moe":     {min: 0, max: 4096},
+		"n-gpu-layers":  {words: []string{"auto", "all"}, min: 0, max: 4096},
+		"numa":          {words: []string{"distribute", "isolate"}},
+		"parallel":      {min: 1, max: 256},
+		"split-mode":    {words: []string{"none", "layer", "row"}},
+		"threads":       {min: 1, max: 1024},
+		"threads-batch": {min: 1, max: 1024},
+		"ubatch-size":   {min: 1, max: 1 << 16},
+	},
+}
+
+var cacheTypes = argument{words: []string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}}
+
+// An argument says which values of one option of a runtime a release may set.
+type argument struct {
+	words    []string // these, or
+	min, max int      // a number in this range, if max is not 0
+}
+
+// CheckArgs reports every entry of a release's runtime.args that may not be given to a runtime of this kind.
+func CheckArgs(kind string, args map[string]string) error { return checkArgs(kind, args).err() }
+
+func checkArgs(kind string, args map[string]string) problems {
+	var bad problems
+	allowed := runtimes[kind]
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		switch a, known := allowed[name]; {
+		case !known:
+			bad.add("runtime.args."+name, "is not allowed; allowed are %s", strings.Join(slices.Sorted(maps.Keys(allowed)), ", "))
+		case !a.allows(args[name]):
+			bad.add("runtime.args."+name, "is %.80q, want %s", args[name], a)
+		}
+	}
+	return bad
+}
+
+func (a argument) allows(value string) bool {
+	if slices.Contains(a.words, value) {
+		return true
+	}
+	n, err := strconv.Atoi(value)
+	// Only the plain way to write a number: no sign, no leading zeros.
+	return err == nil && a.max != 0 && a.min <= n && n <= a.max && strconv.Itoa(n) == value
+}
+
+func (a argument) String() string {
+	var s []string
+	if len(a.words) > 0 {
+		s = append(s, "one of "+strings.Join(a.words, ", "))
+	}
+	if a.max != 0 {
+		s = append(s, fmt.Sprintf("a number from %d to %d", a.min, a.max))
+	}
+	return strings.Join(s, ", or ")
+}
+
+// unenforceable returns what of the descriptor this version can't enforce.
+func (d *Descriptor) unenforceable() problems {
+	var bad problems
+	if _, known := runtimes[d.Runtime.Kind]; known {
+		bad = checkArgs(d.Runtime.Kind, d.Runtime.Args)
+	} else {
+		bad.add("runtime.kind", "this version can't enforce it")
+	}
+	if len(d.Behaviour.Tools) > 0 {
+		bad.add("behaviour.tools", "this version can't enforce it")
+	}
+	if len(d.Behaviour.Adapters) > 0 {
+		bad.add("behaviour.adapters", "this version can't enforce it")
+	}
+	return bad
+}
