@@ -84,7 +84,7 @@ func (a Approval) check() error {
 			bad.add("channels", "is not sorted, or names %q twice", name)
 		}
 	}
-	checkText(&bad, "ticket", a.Ticket, false)
+	checkLine(&bad, "ticket", a.Ticket, false)
 	return bad.err()
 }
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -168,7 +169,7 @@ func (d *Descriptor) check() problems {
 	if err := checkName(d.Model); err != nil {
 		bad.add("model", "%v", err)
 	}
-	checkText(&bad, "version", d.Version, true)
+	checkLine(&bad, "version", d.Version, true)
 	if _, err := statement.ParseID(d.Weights.Root); err != nil {
 		bad.add("weights.root", "%v", err)
 	}
@@ -176,9 +177,9 @@ func (d *Descriptor) check() problems {
 	d.Behaviour.check(&bad)
 	checkText(&bad, "warmup.prompt", d.Warmup.Prompt, d.Warmup != Warmup{})
 	checkText(&bad, "warmup.contains", d.Warmup.Contains, false)
-	checkText(&bad, "provenance.base", d.Provenance.Base, false)
-	checkText(&bad, "provenance.data", d.Provenance.Data, false)
-	checkText(&bad, "provenance.run", d.Provenance.Run, false)
+	checkLine(&bad, "provenance.base", d.Provenance.Base, false)
+	checkLine(&bad, "provenance.data", d.Provenance.Data, false)
+	checkLine(&bad, "provenance.run", d.Provenance.Run, false)
 	return bad
 }
 
@@ -226,6 +227,15 @@ func (r *Range) check(bad *problems, path string, highest float64) {
 		bad.add(path+".max", "must be from 0 to %v", highest)
 	} else if !(r.Default >= 0 && r.Default <= r.Max) {
 		bad.add(path+".default", "must be from 0 to max (%v)", r.Max)
+	}
+}
+
+// checkLine is checkText for what is shown to people before they sign: an escape sequence in it could show them
+// something else.
+func checkLine(bad *problems, path, text string, required bool) {
+	checkText(bad, path, text, required)
+	if i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+		bad.add(path, "holds %.6q, which can't be printed", text[i:])
 	}
 }
 

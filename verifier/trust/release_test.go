@@ -33,6 +33,9 @@ func TestNewRelease(t *testing.T) {
 		{"model with a space", func(d *trust.Descriptor) { d.Model = "a b" }, "model"},
 		{"no version", func(d *trust.Descriptor) { d.Version = "" }, "version"},
 		{"long version", func(d *trust.Descriptor) { d.Version = strings.Repeat("1", 1025) }, "version"},
+		{"version with an escape sequence", func(d *trust.Descriptor) { d.Version = "1\x1b[2K2" }, "version"},
+		{"version that reads backwards", func(d *trust.Descriptor) { d.Version = "1\u202e2" }, "version"},
+		{"version in words", func(d *trust.Descriptor) { d.Version = "1.4 – März" }, ""},
 		{"no root", func(d *trust.Descriptor) { d.Weights.Root = "" }, "weights.root"},
 		{"root in capitals", func(d *trust.Descriptor) { d.Weights.Root = strings.ToUpper(d.Weights.Root) }, "weights.root"},
 		{"no runtime", func(d *trust.Descriptor) { d.Runtime.Kind = "" }, "runtime.kind"},
@@ -58,6 +61,8 @@ func TestNewRelease(t *testing.T) {
 		{"a warm-up", func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "Say hello.", Contains: "hello"} }, ""},
 		{"an answer to no prompt", func(d *trust.Descriptor) { d.Warmup.Contains = "hello" }, "warmup.prompt"},
 		{"provenance", func(d *trust.Descriptor) { d.Provenance = trust.Provenance{Base: "b", Data: "d", Run: "r"} }, ""},
+		{"provenance of two lines", func(d *trust.Descriptor) { d.Provenance.Base = "a\nb" }, "provenance.base"},
+		{"prompt of two lines", func(d *trust.Descriptor) { d.Warmup.Prompt = "a\nb" }, ""},
 		{"long provenance", func(d *trust.Descriptor) { d.Provenance.Run = strings.Repeat("r", 1025) }, "provenance.run"},
 	}
 	for _, tt := range tests {
@@ -135,6 +140,7 @@ func TestActs(t *testing.T) {
 		{"all channels", trust.Approval{}, ""},
 		{"two channels, unsorted", trust.Approval{Channels: []string{"embed", "chat"}, Ticket: "OPS-1", Expires: now}, ""},
 		{"a bad channel", trust.Approval{Channels: []string{"no channel"}}, "channels"},
+		{"a ticket of two lines", trust.Approval{Ticket: "OPS-1\nOPS-2"}, "ticket"},
 		{"a long ticket", trust.Approval{Ticket: strings.Repeat("x", 1025)}, "ticket"},
 	}
 	for _, tt := range approvals {
