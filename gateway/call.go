@@ -31,8 +31,9 @@ func requestID(given string) string {
 	return hex.EncodeToString(id[:])
 }
 
+// sane reports whether a text has the form of a name of ours, and so is fit for a log.
 func sane(id string) bool {
-	if id == "" || len(id) > maxRequestID {
+	if id == "" || len(id) > maxName {
 		return false
 	}
 	for i := range len(id) {

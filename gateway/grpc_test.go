@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -378,6 +379,8 @@ func TestServeCutsOff(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer resp.Body.Close()
+				for lines := bufio.NewScanner(resp.Body); lines.Scan() && !strings.Contains(lines.Text(), "Hello"); {
+				}
 			}
 			if err := d.stop(); err != nil { // it checks the leases, too
 				t.Errorf("Serve = %v", err)

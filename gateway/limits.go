@@ -15,8 +15,8 @@ const (
 	maxStop  = 256
 	// maxAnswer bounds an answer that is collected before it is sent; 4 bytes a token is usual.
 	maxAnswer = 16 << 20
-	// maxRequestID bounds an x-request-id, which goes into every log line.
-	maxRequestID = 128
+	// maxName bounds what goes into every log line: an x-request-id, and the name of a channel.
+	maxName = 128
 
 	// DefaultInFlight bounds the requests that are answered at once, over all callers.
 	DefaultInFlight = 512

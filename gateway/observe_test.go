@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -9,7 +10,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	grpccodes "google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/gateway"
 )
@@ -105,5 +108,33 @@ func TestStrangersAreNotReadTo(t *testing.T) {
 	resp, body := d.post(d.client("/batch/job"), `{"no":"json`)
 	if e := readError(t, body); resp.StatusCode != http.StatusForbidden || e.Message != "permission denied" {
 		t.Errorf("POST = %s, %+v, want 403", resp.Status, e)
+	}
+}
+
+// TestNoTextOfCallersInTheLog puts text where a name belongs: it must not come out in the log.
+func TestNoTextOfCallersInTheLog(t *testing.T) {
+	text := strings.Repeat("my secret question ", 10_000)
+	d := open(t, map[string]*channel{"chat": hello()})
+	client, conn := d.client("/apps/demo"), d.conn("/apps/demo")
+	body := `{"model":"` + text + `","messages":[{"role":"user","content":"x"}]}`
+	if resp, got := d.post(client, body); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("POST with text for a model = %s: %s, want 403", resp.Status, got)
+	}
+	in := ask()
+	in.Model = text
+	if _, _, _, err := chat(t.Context(), conn, in); status.Code(err) != grpccodes.PermissionDenied {
+		t.Errorf("Chat with text for a model = %v, want %v", err, grpccodes.PermissionDenied)
+	}
+	resp, err := client.Get(d.url("/v1/models/" + url.PathEscape(text[:1000])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("GET with text for a model = %s, want 403", resp.Status)
+	}
+	d.stop()
+	if log := d.log.String(); strings.Contains(log, "secret") || strings.Count(log, `"outcome":"permission_denied"`) != 3 {
+		t.Errorf("the log has %d bytes, want three refusals without the text:\n%.500s", len(log), log)
 	}
 }

@@ -49,6 +49,7 @@ func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 // chat answers one request. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
 // caller, and every request, answered or not, leaves one line in the log.
 func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
+	r.channel = channelOf(r.channel)
 	ctx, o := g.observe(ctx, r)
 	defer func() { o.end(ctx, err) }()
 
@@ -133,6 +134,7 @@ func (g *Gateway) models(c call) ([]ChannelInfo, error) {
 
 // model returns one channel that the caller may see.
 func (g *Gateway) model(c call, channel string) (ChannelInfo, error) {
+	channel = channelOf(channel)
 	if err := g.access().Check(c.caller, channel, access.MethodModels); err != nil {
 		return ChannelInfo{}, err
 	}
@@ -142,6 +144,15 @@ func (g *Gateway) model(c call, channel string) (ChannelInfo, error) {
 		}
 	}
 	return ChannelInfo{}, fmt.Errorf("channel %q: %w", channel, ErrUnknownChannel)
+}
+
+// channelOf returns what a caller calls a model, if a channel can have that name. Else it is the caller's text, of any
+// length, and nobody's channel: it goes no further, and into no log.
+func channelOf(model string) string {
+	if !sane(model) {
+		return ""
+	}
+	return model
 }
 
 // check holds a request to what is valid whatever the release.
