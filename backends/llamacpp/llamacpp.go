@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
@@ -104,13 +105,19 @@ func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(b
 		if err != nil {
 			return err
 		}
-		if err := l.chat(ctx, req, emit); !errors.Is(err, errNotReached) {
+		err = l.chat(ctx, req, emit)
+		if !errors.Is(err, errNotReached) {
 			return err
 		}
 		// It died before it could see the request, which the next one will answer.
+		alive := time.NewTimer(deathTimeout)
 		select {
 		case <-l.Done():
+			alive.Stop()
+		case <-alive.C:
+			return fmt.Errorf("%w: it runs, but can't be reached: %w", backends.ErrInterrupted, err)
 		case <-ctx.Done():
+			alive.Stop()
 			return context.Cause(ctx)
 		}
 	}

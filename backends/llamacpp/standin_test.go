@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -117,6 +118,29 @@ func TestFullQueue(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestLostSocket takes the socket of a runtime away: it lives, so that nothing restarts it, and nobody can reach it.
+func TestLostSocket(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := newServer(t, self, dir)
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	if err := s.Start(t.Context(), backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), backends.Spec{}); err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := filepath.Glob(filepath.Join(dir, "*", "*.sock"))
+	if err != nil || len(sockets) != 1 || os.Remove(sockets[0]) != nil {
+		t.Fatalf("sockets = %v, %v, want one that can be removed", sockets, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, _, err := backendtest.Ask(ctx, s, backendtest.Question("proper")); !errors.Is(err, backends.ErrInterrupted) {
+		t.Errorf("Chat() = %v, want %v before the caller's patience ends", err, backends.ErrInterrupted)
+	}
 }
 
 func startStandIn(t *testing.T) *llamacpp.Server {
