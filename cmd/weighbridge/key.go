@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -56,7 +57,7 @@ Existing files are never replaced.`,
 }
 
 // newKeyPair writes the private key first: a crash leaves a key without its public half, which key id can still name,
-// and never a public key whose private half nobody has.
+// and never a public key whose private half nobody has. An error leaves neither.
 func newKeyPair(name, kind, dir string) (statement.KeyID, error) {
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return "", withHint(fmt.Errorf("%q is not a plain name", name), "give the directory by --out")
@@ -86,23 +87,27 @@ func newKeyPair(name, kind, dir string) (statement.KeyID, error) {
 		return "", err
 	}
 	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := writeNew(filepath.Join(dir, name+".key"), private, 0o600); err != nil {
+	keyFile := filepath.Join(dir, name+".key")
+	if err := writeNew(keyFile, private, 0o600); err != nil {
 		return "", err
 	}
 	if err := writeNew(filepath.Join(dir, name+".pub"), []byte(public), 0o644); err != nil {
-		return "", err
+		return "", errors.Join(err, os.Remove(keyFile))
 	}
 	return statement.KeyIDOf(key.Public())
 }
 
-// writeNew writes a file that must not exist yet.
+// writeNew writes a file that must not exist yet, whole or not at all.
 func writeNew(path string, data []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
 	_, werr := f.Write(data)
-	return errors.Join(werr, f.Sync(), f.Close())
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 func newKeyIDCmd(s streams) *cobra.Command {
@@ -141,7 +146,7 @@ func readPublicHalf(path, password string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if block, _ := pem.Decode(data); block != nil && strings.HasSuffix(block.Type, "PRIVATE KEY") {
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
 		key, err := readSigningKey(path, password)
 		if err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 )
@@ -70,13 +71,18 @@ func ParsePrivateKey(data, password []byte) (crypto.Signer, error) {
 	if len(data) > MaxKeyFile {
 		return nil, fmt.Errorf("read private key: %d bytes are more than %d", len(data), MaxKeyFile)
 	}
+	block, rest := pem.Decode(data)
+	if block != nil && block.Type == "EC PARAMETERS" { // openssl ecparam -genkey names the curve before the key
+		data = rest
+		block, _ = pem.Decode(rest)
+	}
 	var pass cryptoutils.PassFunc
 	if password != nil {
 		pass = func(bool) ([]byte, error) { return password, nil }
 	}
 	key, err := cryptoutils.UnmarshalPEMToPrivateKey(data, pass)
 	if err != nil {
-		if block, _ := pem.Decode(data); block != nil && len(block.Type) >= 9 && block.Type[:9] == "ENCRYPTED" {
+		if block != nil && (strings.HasPrefix(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "") {
 			return nil, ErrPassword
 		}
 		return nil, fmt.Errorf("read private key: %w", err)

@@ -9,10 +9,12 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"regexp"
 	"strings"
 	"testing"
@@ -195,6 +197,18 @@ func TestVerifyKeyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signature := func(change func(r, s *big.Int) []byte) []byte {
+		signed, err := statement.Parse(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rs struct{ R, S *big.Int }
+		if _, err := asn1.Unmarshal(signed.Signature(), &rs); err != nil {
+			t.Fatal(err)
+		}
+		old, other := base64.StdEncoding.EncodeToString(signed.Signature()), base64.StdEncoding.EncodeToString(change(rs.R, rs.S))
+		return bytes.Replace(good, []byte(old), []byte(other), 1)
+	}
 	changed := newPayload(t)
 	changed = bytes.Replace(changed, []byte(`"a":2`), []byte(`"a":3`), 1)
 	tests := []struct {
@@ -210,6 +224,9 @@ func TestVerifyKeyRefuses(t *testing.T) {
 		{"another key", raw(otherDER), false},
 		{"payload changed", withPayload(good, changed), false},
 		{"signature of another key", sign(t, other, newPayload(t)), false},
+		{"signature of r and s side by side", signature(func(r, s *big.Int) []byte {
+			return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+		}), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
