@@ -82,15 +82,23 @@ func ParseManifest(s *statement.Signed) (*Manifest, error) {
 		return nil, fmt.Errorf("read manifest: serialization: %w", err)
 	}
 	resources := make([]Resource, 0, min(len(w.Resources), MaxResources))
-	for _, r := range w.Resources {
+	for i, r := range w.Resources {
+		if err := r.check(); err != nil {
+			return nil, fmt.Errorf("read manifest: resource %d: %w", i+1, err)
+		}
 		resources = append(resources, Resource{r.Name, r.Algorithm, r.Digest})
 	}
 	m, err := newManifest(resources, ser)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
-	if _, signed := s.Subject(); m.root != "sha256:"+signed {
+	name, signed := s.Subject()
+	switch {
+	case m.root != "sha256:"+signed:
 		return nil, fmt.Errorf("read manifest: the resources hash to %s, but the subject says sha256:%s", m.root, signed)
+	case name == "":
+		// Section 6.5: whatever it is, it has one. It says nothing, and is compared with nothing.
+		return nil, fmt.Errorf("read manifest: the subject has no name")
 	}
 	return m, nil
 }

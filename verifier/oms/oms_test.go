@@ -151,6 +151,8 @@ func TestParseManifest(t *testing.T) {
 		{"unknown member in predicate", files, `"serialization":`, `"x":1,"serialization":`, false},
 		{"member twice in serialization", files, `"method":"files"`, `"method":"files","method":"files"`, false},
 		{"member twice in a resource", files, `"name":"b.gguf"`, `"name":"a.gguf","name":"b.gguf"`, false},
+		{"member of a resource again in another case", files, `"name":"b.gguf"`, `"name":"b.gguf","Name":"c.gguf"`, false},
+		{"member of a resource again in a letter that folds", files, `"digest":"SUMA"`, `"digest":"SUMA","dige\u017ft":"SUMB"`, false},
 		{"unknown member twice in a resource", files, `"name":"b.gguf"`, `"x":1,"x":1,"name":"b.gguf"`, false},
 
 		{"ignore_paths null", files, `[".git","model.sig"]`, `null`, false},

@@ -28,7 +28,19 @@ type wireResource struct {
 	Digest    string `json:"digest"`
 
 	// in-toto descriptors may say more (uri, annotations, …), which verifiers MUST ignore (section 5.2.1).
-	Unknown jsontext.Value `json:",embed"`
+	Unknown map[string]jsontext.Value `json:",embed"`
+}
+
+// check refuses a member that only its case tells from one of the three: some verifiers would read that one.
+func (w *wireResource) check() error {
+	for other := range w.Unknown {
+		for _, known := range []string{"name", "algorithm", "digest"} {
+			if strings.EqualFold(other, known) {
+				return fmt.Errorf("member %q beside %q", other, known)
+			}
+		}
+	}
+	return nil
 }
 
 // wireSerialization keeps values raw where absent, null and the zero value must not be taken for one another.
