@@ -152,7 +152,7 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 func verifyFile(ctx context.Context, src seal.Source, m *oms.Manifest, f oms.File) (int64, []Problem, error) {
 	r, size, err := src.Open(f.Name)
 	if err != nil {
-		return 0, []Problem{unreadable(f, err)}, nil
+		return 0, []Problem{unreadable(m, f, err)}, nil
 	}
 	defer r.Close()
 	n, bad, err := digest.Copy(ctx, io.Discard, r, m.Algorithm(), f.Parts, size)
@@ -162,7 +162,7 @@ func verifyFile(ctx context.Context, src seal.Source, m *oms.Manifest, f oms.Fil
 	case errors.Is(err, digest.ErrTooLong), err == nil && n < size:
 		return n, []Problem{{File: shown(f.Name), Why: "it changed while it was read"}}, nil
 	case err != nil:
-		return n, []Problem{unreadable(f, err)}, nil
+		return n, []Problem{unreadable(m, f, err)}, nil
 	}
 	problems := make([]Problem, 0, len(bad))
 	for _, b := range bad {
@@ -228,7 +228,7 @@ func Admit(ctx context.Context, path string, m *oms.Manifest, limit int64) (*sea
 	for _, b := range wrong.Mismatches {
 		if b.Err != nil {
 			f, _ := m.File(b.File)
-			problems = append(problems, unreadable(f, b.Err))
+			problems = append(problems, unreadable(m, f, b.Err))
 			continue
 		}
 		problems = append(problems, mismatch(b.File, m, b.Mismatch))
@@ -265,10 +265,13 @@ func mismatch(name string, m *oms.Manifest, b digest.Mismatch) Problem {
 }
 
 // unreadable is a listed file that could not be read, most often because it is not there.
-func unreadable(f oms.File, err error) Problem {
+func unreadable(m *oms.Manifest, f oms.File, err error) Problem {
 	p := Problem{File: shown(f.Name), Why: reason(err)}
 	if n := len(f.Parts); n > 0 && f.Parts[n-1].End != digest.ToEnd {
 		p.End = f.Parts[n-1].End
+	}
+	if len(f.Parts) == 1 {
+		p.Expected = string(m.Algorithm()) + ":" + hex.EncodeToString(f.Parts[0].Sum) // what to fetch again
 	}
 	return p
 }
