@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +150,7 @@ func TestModelStatus(t *testing.T) {
 	if status, _, stderr := runModel(t, "key", "new", "ed", "--type", "ed25519", "--out", dir); status != exitDone {
 		t.Fatal(stderr)
 	}
+	writeRSA(t, filepath.Join(dir, "rsa.pub"))
 	encrypted, _ := encryptedKey(t, dir, "secret")
 	ca := newTestCA(t, time.Now().Add(-time.Hour)) // the leaf expired an hour ago
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -175,6 +180,7 @@ func TestModelStatus(t *testing.T) {
 		{"verified at a time", verify, []string{file("cert.sig"), "--certificate-chain", ca.file("root.crt"), "--verification-time", before}, exitDone, ""},
 		{"another key", verify, []string{file("m.sig"), "--public-key", file("other.pub")}, exitRefused, "signature does not verify"},
 		{"Ed25519", verify, []string{file("m.sig"), "--public-key", file("ed.pub")}, exitRefused, "EC keys"},
+		{"RSA", verify, []string{file("m.sig"), "--public-key", file("rsa.pub")}, exitRefused, "EC keys"},
 		{"expired", verify, []string{file("cert.sig"), "--certificate-chain", ca.file("root.crt")}, exitRefused, "expired"},
 		{"no timestamp", verify, []string{file("cert.sig"), "--certificate-chain", ca.file("root.crt"), "--verification-time", "timestamp", "--timestamp-authority", ca.file("root.crt")}, exitRefused, "no trusted timestamp"},
 		{"signature is junk", verify, []string{file("junk"), "--public-key", file("k.pub")}, exitRefused, "malformed"},
@@ -222,4 +228,18 @@ func TestModelStatus(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 || err != nil {
 		t.Errorf("left behind: %q, %v", left, err)
 	}
+}
+
+// writeRSA writes a public key of a kind that signs no weights.
+func writeRSA(t *testing.T, path string) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeTestFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,10 @@ type modelTrust struct {
 
 func (f *modelVerifyFlags) run(cmd *cobra.Command, s streams, path string) error {
 	trust, err := f.trust()
-	if err != nil {
+	switch {
+	case errors.Is(err, errWeightsKey):
+		return f.refuse(s, path, err)
+	case err != nil:
 		return err
 	}
 	if _, err := os.Stat(path); err != nil {
@@ -188,8 +192,12 @@ func (f *modelVerifyFlags) trust() (t modelTrust, err error) {
 		if err != nil {
 			return t, fmt.Errorf("read public key: %w", err)
 		}
-		if t.key, err = statement.ParsePublicKey(data); err != nil {
-			return t, fmt.Errorf("read public key %s: %w", f.publicKey, err)
+		t.key, err = statement.ParsePublicKey(data)
+		if block, _ := pem.Decode(data); err != nil && block != nil && block.Type == "PUBLIC KEY" {
+			err = fmt.Errorf("%w: %w", errWeightsKey, err) // RSA, another curve: whoever signed, it was not this key
+		}
+		if err != nil {
+			return t, fmt.Errorf("public key %s: %w", f.publicKey, err)
 		}
 		return t, nil
 	}
