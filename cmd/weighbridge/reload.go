@@ -65,12 +65,13 @@ func (r *reloader) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.identity.Reload(); err != nil { // the files are followed anyhow
+		return fmt.Errorf("identity: %w", err)
+	}
+	// Last, since it can't be taken back: the floor forgets the old policy.
 	policy, err := acceptPolicy(r.log, next.Trust, r.state)
 	if err != nil {
 		return err
-	}
-	if err := r.identity.Reload(); err != nil {
-		return fmt.Errorf("identity: %w", err)
 	}
 	if err := r.catalog.Update(ctx, catalogInputs(next, policy)); err != nil {
 		return err

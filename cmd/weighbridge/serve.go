@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -104,10 +105,9 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
-	// Of a short name, since the path of a unix socket is bounded; others of this machine can't look into it.
-	sockets, err := os.MkdirTemp("", "weighbridge-")
+	sockets, err := runtimesDir(cfg.Trust.State)
 	if err != nil {
-		return fmt.Errorf("make the runtimes' directory: %w", err)
+		return err
 	}
 	defer os.RemoveAll(sockets)
 	backend, err := backendFactory(cfg, sockets, log)
@@ -173,6 +173,16 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	}
 	log.Info("gateway stopped")
 	return nil
+}
+
+// runtimesDir makes the directory for the runtimes' sockets, where no other user can look. It stands in the state, of
+// which this process has the lock: so what is there was left by a gateway that was killed.
+func runtimesDir(state string) (string, error) {
+	dir := filepath.Join(state, "runtimes")
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return "", fmt.Errorf("make the runtimes' directory: %w", err)
+	}
+	return dir, nil
 }
 
 // catalogInputs are the parts of a configuration that the catalog follows.

@@ -262,6 +262,8 @@ func TestServeReloads(t *testing.T) {
 
 // TestServeLeavesNoRuntimeBehind kills the gateway without warning and starts it again over what it left.
 func TestServeLeavesNoRuntimeBehind(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
 	g := newGateway(t)
 	g.start("--init-state")
 	release := g.await("release serves")["release"].(string)
@@ -278,10 +280,16 @@ func TestServeLeavesNoRuntimeBehind(t *testing.T) {
 	if got := g.await("release serves")["release"]; got != release {
 		t.Errorf("serves %v after a restart, want %s", got, release)
 	}
+	if dirs, err := os.ReadDir(filepath.Join(g.Dir, "state", "runtimes")); err != nil || len(dirs) != 1 {
+		t.Errorf("directories of runtimes = %v, %v, want that of the one that runs", dirs, err)
+	}
 	g.check(g.client(), release, "I am version A.")
 	g.cmd.Process.Signal(syscall.SIGTERM)
 	if err := g.cmd.Wait(); err != nil {
 		t.Errorf("exit after SIGTERM = %v, want 0", err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+		t.Errorf("temporary directory = %v, %v, want nothing in it", left, err)
 	}
 }
 
