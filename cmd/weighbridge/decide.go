@@ -138,7 +138,7 @@ given by --channel, or else any channel of the policy, serves nothing.`,
 			}
 			d, err := o.decide(s, "decide")
 			if err != nil {
-				return o.refusedJSON(s, asJSON, err)
+				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
 			}
 			if len(channels) == 0 {
 				channels = d.policy.Channels()
@@ -158,15 +158,6 @@ given by --channel, or else any channel of the policy, serves nothing.`,
 	return cmd
 }
 
-// refusedJSON prints the one document of a refusal that was not about a channel.
-func (o *decideFlags) refusedJSON(s streams, asJSON bool, err error) error {
-	if no := new(refusal); asJSON && errors.As(err, &no) {
-		shown := map[string]any{"channels": map[string]any{}, "error": err.Error()}
-		return errors.Join(printJSON(s.out, shown), err)
-	}
-	return err
-}
-
 // only returns the decision for some channels. One that the policy does not name serves nothing.
 func (d decided) only(channels []string) trust.Decision {
 	out := trust.Decision{Channels: map[string]trust.Channel{}}
@@ -176,10 +167,9 @@ func (d decided) only(channels []string) trust.Decision {
 	return out
 }
 
-// tellDecision prints a line for each channel that serves, and an error with hints for each that does not; the last of
-// those is returned, for the exit status.
+// tellDecision prints a line for each channel that serves, and an error with hints for each that does not.
 func tellDecision(s streams, d trust.Decision, quiet bool) error {
-	var last error
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(d.Channels)) {
 		c := d.Channels[name]
 		if c.Serve != "" {
@@ -194,12 +184,9 @@ func tellDecision(s streams, d trust.Decision, quiet bool) error {
 			}
 			continue
 		}
-		if last != nil {
-			report(s.err, last)
-		}
-		last = refusedChannel(name, c)
+		errs = append(errs, refusedChannel(name, c))
 	}
-	return last
+	return errors.Join(errs...)
 }
 
 // refusedChannel is the error of a channel that serves nothing, with a hint for each statement that did not count for

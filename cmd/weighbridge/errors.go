@@ -52,11 +52,27 @@ func report(w io.Writer, err error) int {
 	if r := new(refusal); errors.As(err, &r) {
 		status = exitRefused
 	}
-	fmt.Fprintf(w, "weighbridge: %v\n", err)
-	for h := new(hinted); errors.As(err, &h); err = h.err {
-		fmt.Fprintf(w, "hint: %s\n", h.hint)
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // several answers, each with its own hints
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		fmt.Fprintf(w, "weighbridge: %v\n", err)
+		for h := new(hinted); errors.As(err, &h); err = h.err {
+			fmt.Fprintf(w, "hint: %s\n", h.hint)
+		}
 	}
 	return status
+}
+
+// refusedJSON prints the one document of a --json command that was refused before it had its own to print: shown, with
+// the error in it. It returns err.
+func refusedJSON(w io.Writer, asJSON bool, shown map[string]any, err error) error {
+	if no := new(refusal); !asJSON || !errors.As(err, &no) {
+		return err
+	}
+	shown["error"] = err.Error()
+	return errors.Join(printJSON(w, shown), err)
 }
 
 // printJSON writes v as the one JSON document of a --json command.

@@ -27,7 +27,7 @@ weighbridge decide, and so is the exit status: 1 if the channel serves nothing.`
 			}
 			d, err := o.decide(s, "explain")
 			if err != nil {
-				return o.refusedJSON(s, asJSON, err)
+				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
 			}
 			shown := d.only([]string{name})
 			if asJSON {

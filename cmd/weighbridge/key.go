@@ -35,6 +35,7 @@ func newKeyCmd(s streams) *cobra.Command {
 
 func newKeyNewCmd(s streams) *cobra.Command {
 	var kind, out string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "new NAME",
 		Short: "Make a key pair: NAME.key (0600) and NAME.pub; prints the key id",
@@ -47,12 +48,16 @@ Existing files are never replaced.`,
 			if err != nil {
 				return fmt.Errorf("key new: %w", err)
 			}
+			if asJSON {
+				return printJSON(s.out, map[string]any{"keyId": id})
+			}
 			_, err = fmt.Fprintln(s.out, id)
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&kind, "type", "ecdsa-p256", "ecdsa-p256 or ed25519")
 	cmd.Flags().StringVar(&out, "out", ".", "directory to write to")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
 }
 

@@ -55,16 +55,11 @@ that this version can't enforce is refused. Prints the release id, and nothing e
 			if release.weights.VerifyKey(signer.Public()) != nil {
 				fmt.Fprintln(s.err, "weighbridge: the weights were signed by another key; a channel serves this release only if its policy gives that key to an identity of its weights rule")
 			}
-			signed, err := o.sign(what, "release", signer, release.payload)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(s.out, signed.ID())
-			return err
+			return o.sign(s, what, "release", signer, release.payload)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "release file (required)")
-	o.add(cmd)
+	o.add(s, cmd)
 	return cmd
 }
 
@@ -101,18 +96,13 @@ RELEASE is a statement file or a release id.`,
 			if len(channels) == 0 {
 				fmt.Fprintln(s.err, "weighbridge: without --channel this approval covers all channels")
 			}
-			signed, err := o.sign(what, "approval", signer, payload)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(s.out, signed.ID())
-			return err
+			return o.sign(s, what, "approval", signer, payload)
 		},
 	}
 	cmd.Flags().StringArrayVar(&channels, "channel", nil, "channel it may be served on; may be repeated (default: every channel)")
 	cmd.Flags().StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
 	cmd.Flags().StringVar(&ticket, "ticket", "", "reference to where the approval was discussed")
-	o.add(cmd)
+	o.add(s, cmd)
 	return cmd
 }
 
@@ -168,19 +158,14 @@ above the highest in the statements directory. RELEASE is a statement file or a 
 				return fmt.Errorf("%s: %w", what, err)
 			}
 			tellRelease(s.err, fmt.Sprintf("publishes on %s at epoch %d", channel, publication.Epoch), id, release)
-			signed, err := o.sign(what, "publication", signer, payload)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(s.out, signed.ID())
-			return err
+			return o.sign(s, what, "publication", signer, payload)
 		},
 	}
 	cmd.Flags().StringVar(&channel, "channel", "", "channel to publish on (required)")
 	cmd.Flags().StringVar(&epoch, "epoch", "", "epoch: a number, or next (required)")
 	cmd.Flags().StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
 	cmd.Flags().StringVar(&canary, "canary", "", "share of callers (not in this version)")
-	o.add(cmd)
+	o.add(s, cmd)
 	return cmd
 }
 

@@ -27,7 +27,7 @@ question of policy: see weighbridge explain. RELEASE is a statement file, or a r
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, release, err := findRelease("release show", args[0], statements)
 			if err != nil {
-				return err
+				return refusedJSON(s.out, asJSON, map[string]any{}, err)
 			}
 			if release == nil {
 				return withHint(fmt.Errorf("release show: %w", errors.New("no statement with the id "+string(id))), "name the directory to look in by --statements")

@@ -24,9 +24,15 @@ type signFlags struct {
 	certificate string
 	chain       []string
 	server      string
+	json        bool
 }
 
-func (o *signFlags) add(cmd *cobra.Command) {
+// add gives a command the flags. With --json what it refuses is one document as well.
+func (o *signFlags) add(s streams, cmd *cobra.Command) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return refusedJSON(s.out, o.json, map[string]any{}, run(cmd, args))
+	}
 	f := cmd.Flags()
 	f.StringVar(&o.key, "key", "", "private key to sign with (required)")
 	f.StringVar(&o.password, "password", "", "file that holds the password of an encrypted private key")
@@ -34,6 +40,7 @@ func (o *signFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.statements, "statements", "", "statements directory, to write to (without --out) and to look in")
 	f.StringVar(&o.certificate, "certificate", "", "sign as an X.509 identity (not in this version)")
 	f.StringArrayVar(&o.chain, "certificate-chain", nil, "chain of --certificate (not in this version)")
+	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.StringVar(&o.server, "server", "", "submit to a gateway (not in this version)")
 }
 
@@ -61,40 +68,52 @@ func (o *signFlags) signer(what string) (*statement.Signer, error) {
 	return signer, nil
 }
 
-// sign signs the payload and writes the statement, whole or not at all. In a statements directory its name is its kind,
-// id and key: two approvers may sign the very same statement. A file that holds this statement by this key already is
-// left as it is; any other is never replaced.
-func (o *signFlags) sign(what, kind string, signer *statement.Signer, payload []byte) (*statement.Signed, error) {
+// sign signs the payload, writes the statement, whole or not at all, and prints its id. A file that holds this statement
+// by this key already is left as it is; any other is never replaced.
+func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer, payload []byte) error {
 	bundle, err := signer.Sign(payload)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	s, err := statement.Parse(bundle)
+	signed, err := statement.Parse(bundle)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	path := o.out
-	if path == "" {
-		keyID, err := statement.KeyIDOf(signer.Public())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+	path, err := o.file(kind, signed.ID(), signer)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	same, err := holds(path, signed.ID(), signer.Public())
+	if err != nil {
+		return withHint(refused(what, err), "choose another --out, or move the file away")
+	}
+	if !same {
+		if err := store.WriteFile(path, bundle, 0o644); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
-		if err := os.MkdirAll(o.statements, 0o755); err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
-		}
-		id := strings.TrimPrefix(string(keyID), "sha256:")
-		path = filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, s.ID().Hex(), id))
 	}
-	switch same, err := holds(path, s.ID(), signer.Public()); {
-	case err != nil:
-		return nil, withHint(refused(what, err), "choose another --out, or move the file away")
-	case same:
-		return s, nil
+	if o.json {
+		return printJSON(s.out, map[string]any{"kind": kind, "statement": signed.ID(), "file": path})
 	}
-	if err := store.WriteFile(path, bundle, 0o644); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+	_, err = fmt.Fprintln(s.out, signed.ID())
+	return err
+}
+
+// file is where a statement goes. In a statements directory its name is its kind, id and key: two approvers may sign the
+// very same statement.
+func (o *signFlags) file(kind string, id statement.ID, signer *statement.Signer) (string, error) {
+	if o.out != "" {
+		return o.out, nil
 	}
-	return s, nil
+	keyID, err := statement.KeyIDOf(signer.Public())
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(o.statements, 0o755); err != nil {
+		return "", err
+	}
+	key := strings.TrimPrefix(string(keyID), "sha256:")
+	return filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, id.Hex(), key)), nil
 }
 
 // holds reports whether a file holds a statement by a key; it is an error if the file holds anything else.

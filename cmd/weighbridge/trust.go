@@ -37,6 +37,7 @@ type trustSign struct {
 	keys     []string
 	password string
 	out      string
+	json     bool
 }
 
 func newTrustSignCmd(s streams) *cobra.Command {
@@ -52,12 +53,13 @@ the signatures of further signers, who need not share a machine.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.policy = args[0]
-			return o.run(s)
+			return refusedJSON(s.out, o.json, map[string]any{}, o.run(s))
 		},
 	}
 	cmd.Flags().StringArrayVar(&o.keys, "key", nil, "private key of a root signer; may be repeated (required)")
 	cmd.Flags().StringVar(&o.password, "password", "", "file that holds the password of an encrypted private key")
 	cmd.Flags().StringVar(&o.out, "out", "", "file to write (default for a .jsonl: that file)")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
 	return cmd
 }
 
@@ -109,6 +111,9 @@ func (o trustSign) run(s streams) error {
 		return fmt.Errorf("trust sign: %w", err)
 	}
 	o.warnUnfindable(s, policy, public)
+	if o.json {
+		return printJSON(s.out, map[string]any{"version": policy.Version(), "digest": policy.Digest(), "signatures": len(bundles), "file": o.out})
+	}
 	_, err = fmt.Fprintf(s.out, "policy version %d %s: %d signatures\n", policy.Version(), policy.Digest(), len(bundles))
 	return err
 }
@@ -234,7 +239,7 @@ func newTrustShowCmd(s streams) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := loadPolicy(args[0], "trust show")
 			if err != nil {
-				return err
+				return refusedJSON(s.out, asJSON, map[string]any{}, err)
 			}
 			if asJSON {
 				return printJSON(s.out, struct {

@@ -34,7 +34,7 @@ if there is any finding.`,
 			}
 			p, err := loadPolicy(args[0], "trust lint")
 			if err != nil {
-				return err
+				return refusedJSON(s.out, asJSON, map[string]any{"findings": []string{}}, err)
 			}
 			findings := lint(p.Document, now)
 			if asJSON {
