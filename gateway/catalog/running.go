@@ -53,9 +53,7 @@ func (c *Catalog) start(ctx context.Context, channel string, t target) (*running
 	for _, path := range paths {
 		weights, size, err := c.admit(ctx, path, t)
 		if err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-			c.cfg.Log.Warn("weights do not count", "channel", channel, "release", t.decision.Serve, "err", err)
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
 		loadTime := c.cfg.Now().Sub(begun)
@@ -66,6 +64,9 @@ func (c *Catalog) start(ctx context.Context, channel string, t target) (*running
 			return nil, err
 		}
 		r.loadTime, r.sealedBytes = loadTime, size
+		for _, err := range errs {
+			c.cfg.Log.Warn("a copy of the weights is bad; another one serves", "channel", channel, "release", t.decision.Serve, "err", err)
+		}
 		return r, nil
 	}
 	return nil, errors.Join(errs...)
