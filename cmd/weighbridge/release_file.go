@@ -43,7 +43,7 @@ type releaseFile struct {
 			TopP        *rangeFile `yaml:"topP"`
 		} `yaml:"sampling"`
 		Output struct {
-			MaxTokens int `yaml:"maxTokens"`
+			MaxTokens whole `yaml:"maxTokens"`
 		} `yaml:"output"`
 		Tools    []yaml.Node `yaml:"tools"`
 		Adapters []yaml.Node `yaml:"adapters"`
@@ -125,7 +125,7 @@ func (r *releaseFile) descriptor(f *yamlFile) trust.Descriptor {
 				Temperature: r.Behaviour.Sampling.Temperature.read(f, "behaviour.sampling.temperature"),
 				TopP:        r.Behaviour.Sampling.TopP.read(f, "behaviour.sampling.topP"),
 			},
-			Output: trust.Output{MaxTokens: r.Behaviour.Output.MaxTokens},
+			Output: trust.Output{MaxTokens: int(r.Behaviour.Output.MaxTokens)},
 		},
 		Warmup:     trust.Warmup{Prompt: r.Warmup.Prompt, Contains: r.Warmup.Contains},
 		Provenance: trust.Provenance{Base: r.Provenance.Base, Data: r.Provenance.Data, Run: r.Provenance.Run},

@@ -18,8 +18,8 @@ import (
 type policyFile struct {
 	APIVersion string                  `yaml:"apiVersion"` // weighbridge/v1
 	Kind       string                  `yaml:"kind"`       // TrustPolicy
-	Version    int64                   `yaml:"version"`    // strictly increasing
-	Expires    time.Time               `yaml:"expires"`
+	Version    whole                   `yaml:"version"`    // strictly increasing
+	Expires    instant                 `yaml:"expires"`
 	Identities map[string]identityFile `yaml:"identities"`
 	Roles      map[string]roleFile     `yaml:"roles"`
 	Channels   map[string]channelFile  `yaml:"channels"`
@@ -39,12 +39,12 @@ type identityFile struct {
 
 type roleFile struct {
 	Members   []string `yaml:"members"`
-	Threshold *int     `yaml:"threshold"`
+	Threshold *whole   `yaml:"threshold"`
 }
 
 type ruleFile struct {
 	Role   string `yaml:"role"`
-	Count  *int   `yaml:"count"` // default 1
+	Count  *whole `yaml:"count"` // default 1
 	MaxAge string `yaml:"maxAge"`
 }
 
@@ -74,7 +74,7 @@ func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document
 		return trust.Document{}, err
 	}
 	doc := trust.Document{
-		Version:    p.Version,
+		Version:    int64(p.Version),
 		Expires:    p.Expires.UTC(),
 		Identities: map[string]trust.Identity{},
 		Roles:      map[string]trust.Role{},
@@ -203,15 +203,17 @@ func (f *yamlFile) channel(path string, in channelFile) trust.ChannelRules {
 }
 
 // count reads a number of people: absent is the default, and none is a mistake.
-func (f *yamlFile) count(path string, n *int) int {
+func (f *yamlFile) count(path string, n *whole) int {
 	if n == nil {
 		return 0
 	}
 	if *n < 1 {
-		f.add(path, "is %d, want 1 or more", *n)
+		if line, _ := f.find(path); !f.mistyped[line] {
+			f.add(path, "is %d, want 1 or more", *n)
+		}
 		return 0
 	}
-	return *n
+	return int(*n)
 }
 
 // keysBeside collects known keys and those in the *.pub files beside the policy by their ids.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -24,6 +25,7 @@ type yamlFile struct {
 	path     string
 	root     *yaml.Node
 	problems []yamlProblem
+	mistyped map[int]bool // lines that hold a value of the wrong type
 }
 
 type yamlProblem struct {
@@ -39,20 +41,24 @@ func readYAML(path, kind string, into any) (*yamlFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &yamlFile{path: path, root: &yaml.Node{}}
+	f := &yamlFile{path: path, root: &yaml.Node{}, mistyped: map[int]bool{}}
 	if err := yaml.Unmarshal(data, f.root); err != nil {
 		return nil, refused(path, err)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	err = dec.Decode(into)
-	if types := new(yaml.TypeError); errors.As(err, &types) {
-		for _, text := range types.Errors {
-			f.addType(text)
-		}
-	} else if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
 		return nil, refused(path, errors.New("is empty"))
-	} else if err != nil {
+	}
+	if err == nil || f.addTypes(err) {
+		// The library reads nothing of a mapping that has a key twice. The first one is read after all, so that the
+		// rest of the file is checked too.
+		if f.dropRepeated(f.root) {
+			err = f.root.Decode(into)
+		}
+	}
+	if err != nil && !f.addTypes(err) {
 		return nil, refused(path, err)
 	}
 	if err := dec.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
@@ -74,15 +80,45 @@ func (f *yamlFile) want(key, value string) {
 	}
 }
 
+// whole is a whole number; the library itself reads 1.9 as 1.
+type whole int64
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (w *whole) UnmarshalYAML(n *yaml.Node) error {
+	if n.ShortTag() != "!!int" || n.Decode((*int64)(w)) != nil {
+		return wrongYAML(n, "int64")
+	}
+	return nil
+}
+
+// instant is a time whose mistakes are told like those of any other type; the library's own end the reading.
+type instant struct{ time.Time }
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (t *instant) UnmarshalYAML(n *yaml.Node) error {
+	if n.Decode(&t.Time) != nil {
+		return wrongYAML(n, "time.Time")
+	}
+	return nil
+}
+
+// wrongYAML is the library's error for a value of the wrong type.
+func wrongYAML(n *yaml.Node, want string) error {
+	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: cannot unmarshal %s `%.40s` into %s", n.Line, n.ShortTag(), n.Value, want)}}
+}
+
 func (f *yamlFile) add(path, format string, args ...any) {
 	f.problems = append(f.problems, yamlProblem{f.line(path), path, path + ": " + fmt.Sprintf(format, args...)})
 }
 
 // addAll takes over the problems that err is made of, except those that only follow from one already told: an
-// identity whose key file is not there has no keys.
+// identity whose key file is not there has no keys, and a value of the wrong type was not read.
 func (f *yamlFile) addAll(err error) {
 	told := slices.Clone(f.problems)
 	for _, p := range trust.Problems(err) {
+		if line, there := f.find(p.Path); there && f.mistyped[line] {
+			continue
+		}
 		follows := func(q yamlProblem) bool {
 			return strings.HasPrefix(q.path, p.Path) || strings.HasPrefix(q.path, strings.TrimSuffix(p.Path, "keys"))
 		}
@@ -99,6 +135,18 @@ var (
 	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.*)$")
 )
 
+// addTypes takes over what the YAML library found wrong; it returns false if err is of another kind.
+func (f *yamlFile) addTypes(err error) bool {
+	types := new(yaml.TypeError)
+	if !errors.As(err, &types) {
+		return false
+	}
+	for _, text := range types.Errors {
+		f.addType(text)
+	}
+	return true
+}
+
 // addType rewrites a problem of the YAML library, which speaks of Go's types, for the file's author.
 func (f *yamlFile) addType(text string) {
 	line := 0
@@ -112,6 +160,7 @@ func (f *yamlFile) addType(text string) {
 		text = fmt.Sprintf("key %q is there twice", m[1])
 	} else if m := wrongType.FindStringSubmatch(text); m != nil {
 		text = fmt.Sprintf("is a %s, want %s", strings.TrimSpace(m[1]+" "+m[2]), yamlType(m[3]))
+		f.mistyped[line] = true
 	}
 	f.problems = append(f.problems, yamlProblem{line, "", text})
 }
@@ -143,7 +192,7 @@ func (f *yamlFile) err(what string) error {
 	for i, p := range f.problems {
 		lines[i] = fmt.Sprintf("%s:%d: %s", f.path, p.line, p.text)
 	}
-	lines = slices.Compact(lines)
+	lines = distinct(lines)
 	if len(lines) > 1 {
 		return refused(what, fmt.Errorf("%d problems\n  %s", len(lines), strings.Join(lines, "\n  ")))
 	}
@@ -158,21 +207,53 @@ func (f *yamlFile) resolve(path string) string {
 	return filepath.Join(filepath.Dir(f.path), path)
 }
 
-// line finds where a path such as channels.chat.separate[1] stands, or the nearest key above it that is there.
+// dropRepeated leaves the first of the keys that a mapping has several times and says so of the others. It reports
+// whether there were any.
+func (f *yamlFile) dropRepeated(node *yaml.Node) bool {
+	dropped := false
+	if node.Kind == yaml.MappingNode {
+		first := map[string]*yaml.Node{}
+		var once []*yaml.Node
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key := node.Content[i]
+			if first[key.Value] != nil {
+				dropped = true
+				text := fmt.Sprintf("mapping key %q already defined at line %d", key.Value, first[key.Value].Line)
+				f.problems = append(f.problems, yamlProblem{key.Line, "", text})
+				continue
+			}
+			first[key.Value] = key
+			once = append(once, key, node.Content[i+1])
+		}
+		node.Content = once
+	}
+	for _, kid := range node.Content {
+		dropped = f.dropRepeated(kid) || dropped
+	}
+	return dropped
+}
+
 func (f *yamlFile) line(path string) int {
+	line, _ := f.find(path)
+	return line
+}
+
+// find returns the line where a path such as channels.chat.separate[1] stands, or, if it is not there, that of the
+// nearest key above it which is.
+func (f *yamlFile) find(path string) (line int, there bool) {
 	node, rest := f.root, path
 	if node.Kind == yaml.DocumentNode && len(node.Content) > 0 {
 		node = node.Content[0]
 	}
-	line := max(1, node.Line)
+	line = max(1, node.Line)
 	for rest != "" {
 		next, at, left := descend(node, rest)
 		if next == nil {
-			break
+			return line, false
 		}
 		node, line, rest = next, at, left
 	}
-	return line
+	return line, true
 }
 
 // descend takes the longest key of a mapping that the path begins with, since names may have dots in them, or the
