@@ -23,6 +23,8 @@ func CheckName(name string) error {
 		return errors.New("the name contains a NUL character")
 	case name[0] == '/':
 		return errors.New("the name is absolute")
+	case strings.Count(name, "/") >= MaxDepth:
+		return fmt.Errorf("the name has more than %d parts", MaxDepth)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		switch {

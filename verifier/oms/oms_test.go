@@ -92,6 +92,7 @@ func TestParseManifest(t *testing.T) {
 		{"no ignore_paths", files, `,"ignore_paths":[".git","model.sig"]`, ``, true},
 		{"empty ignore_paths", files, `[".git","model.sig"]`, `[]`, true},
 		{"ignored path that only starts like a listed one", files, `"model.sig"`, `"b.ggu"`, true},
+		{"name as deep as a model may be", files, `b.gguf`, strings.Repeat("x/", oms.MaxDepth-1) + "y", true},
 		{"two forms of one name", files, `a/c.json`, "b.gg\u0075\u0308f", true},
 
 		{"name empty", files, `b.gguf`, ``, false},
@@ -109,7 +110,8 @@ func TestParseManifest(t *testing.T) {
 		{"name with NUL", files, `b.gguf`, `b\u0000.gguf`, false},
 		{"name of a single-file model beside others", files, `b.gguf`, `.`, false},
 		{"name with a part too long", files, `b.gguf`, long, false},
-		{"name too long", files, `b.gguf`, strings.Repeat("x/", 2048) + "y", false},
+		{"name too long", files, `b.gguf`, strings.Repeat(long[:250]+"/", 17) + "y", false},
+		{"name too deep", files, `b.gguf`, strings.Repeat("x/", oms.MaxDepth) + "y", false},
 		{"name with a lone surrogate", files, `b.gguf`, `\ud800`, false},
 		{"name not UTF-8", files, `b.gguf`, "b\xff", false},
 		{"name twice", files, `a/c.json`, `b.gguf`, false},
