@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -117,19 +119,33 @@ func hashFor(pub crypto.PublicKey) (crypto.Hash, error) {
 	return 0, fmt.Errorf("%T is neither an ECDSA nor an Ed25519 key", pub)
 }
 
-// pemHint is the hint model_signing writes: the hex SHA-256 of the key's PEM text.
-func pemHint(pub crypto.PublicKey) (string, error) {
+// Hints returns the spellings by which a bundle may name a key: the hex SHA-256 of its PEM (model_signing and this
+// project, which writes it), the base64 SHA-256 of its DER (cosign), and the hex of that.
+func Hints(pub crypto.PublicKey) ([]string, error) {
+	der, err := cryptoutils.MarshalPublicKeyToDER(pub)
+	if err != nil {
+		return nil, fmt.Errorf("hint: %w", err)
+	}
 	text, err := cryptoutils.MarshalPublicKeyToPEM(pub)
 	if err != nil {
-		return "", fmt.Errorf("hint: %w", err)
+		return nil, fmt.Errorf("hint: %w", err)
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	ofDER, ofPEM := sha256.Sum256(der), sha256.Sum256(text)
+	return []string{hex.EncodeToString(ofPEM[:]), base64.StdEncoding.EncodeToString(ofDER[:]), hex.EncodeToString(ofDER[:])}, nil
 }
 
-// checkHint returns an error if the bundle names a key and it is not pub. An absent hint names no key. The spellings
-// are model_signing's (hex of the PEM's digest), cosign's (base64 of the DER's) and the plain hex of the DER's.
+// checkHint returns an error if the bundle names a key and it is not pub. An absent hint names no key.
 func (s *Signed) checkHint(pub crypto.PublicKey) error {
+	hints, err := Hints(pub)
+	if err != nil {
+		return err
+	}
+	if s.hint != "" && !slices.Contains(hints, s.hint) {
+		return fmt.Errorf("%w: the bundle names another key (hint %.80q)", ErrSignature, s.hint)
+	}
+	if len(s.rawKey) == 0 {
+		return nil
+	}
 	der, err := cryptoutils.MarshalPublicKeyToDER(pub)
 	if err != nil {
 		return err
@@ -138,17 +154,7 @@ func (s *Signed) checkHint(pub crypto.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(der)
-	ofPEM, err := pemHint(pub)
-	if err != nil {
-		return err
-	}
-	switch s.hint {
-	case "", ofPEM, base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(sum[:]):
-	default:
-		return fmt.Errorf("%w: the bundle names another key (hint %.80q)", ErrSignature, s.hint)
-	}
-	if raw := string(s.rawKey); raw != "" && raw != string(der) && raw != string(text) {
+	if !bytes.Equal(s.rawKey, der) && !bytes.Equal(s.rawKey, text) {
 		return fmt.Errorf("%w: the bundle carries another key", ErrSignature)
 	}
 	return nil

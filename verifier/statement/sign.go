@@ -26,11 +26,11 @@ func NewKeySigner(key crypto.Signer) (*Signer, error) {
 	if _, err := hashFor(key.Public()); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	hint, err := pemHint(key.Public())
+	hints, err := Hints(key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	return &Signer{key: key, hint: hint}, nil
+	return &Signer{key: key, hint: hints[0]}, nil
 }
 
 // NewChainSigner signs as the first certificate of the chain, which must be the key's and fit to sign.

@@ -123,6 +123,10 @@ func (s *Signed) Canonical() bool {
 // Material says how the bundle names its signer.
 func (s *Signed) Material() Material { return s.material }
 
+// Hint returns the name that the bundle gives to its signer's key, one of its [Hints]; "" if it names none. It only says
+// which key to try.
+func (s *Signed) Hint() string { return s.hint }
+
 // Bundle returns the bundle as one line of JSON with a newline.
 func (s *Signed) Bundle() []byte { return slices.Clone(s.line) }
 

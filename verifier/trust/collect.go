@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
@@ -135,7 +133,7 @@ func (p *Policy) signer(s *statement.Signed) (k *key, rule, why string) {
 	if s.Material() != statement.MaterialKey {
 		return nil, RuleUnknownIdentity, "signed under a certificate; this version knows identities by their keys only"
 	}
-	if hint := hintIn(s); hint != "" {
+	if hint := s.Hint(); hint != "" {
 		k := p.hints[hint]
 		if k == nil {
 			return nil, RuleUnknownIdentity, "signed by a key that the policy gives to no identity"
@@ -151,19 +149,4 @@ func (p *Policy) signer(s *statement.Signed) (k *key, rule, why string) {
 		}
 	}
 	return nil, RuleUnknownIdentity, "no key that the policy gives to an identity made its signature"
-}
-
-// hintIn returns the name of the key that the bundle says it was signed with. It only chooses which key to try.
-func hintIn(s *statement.Signed) string {
-	var bundle struct {
-		VerificationMaterial struct {
-			PublicKey struct {
-				Hint string `json:"hint"`
-			} `json:"publicKey"`
-		} `json:"verificationMaterial"`
-	}
-	if err := json.Unmarshal(s.Bundle(), &bundle); err != nil {
-		return ""
-	}
-	return bundle.VerificationMaterial.PublicKey.Hint
 }

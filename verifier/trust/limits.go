@@ -1,7 +1,7 @@
 package trust
 
-// Bounds on what is read, within those of package statement on a whole bundle. Nothing here is close to what a real site needs; they keep a hostile document from costing
-// more than a refusal.
+// Bounds on what is read, within those of package statement on a whole bundle. Nothing here is close to what a real
+// site needs; they keep a hostile document from costing more than a refusal.
 const (
 	maxName         = 64        // bytes of the name of an identity, role or channel
 	maxText         = 1 << 10   // bytes of a free text such as a ticket or a version

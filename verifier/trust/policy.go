@@ -170,7 +170,7 @@ func (p *Policy) addKey(identity, text string) error {
 	}
 	k := &key{id, pub, identity}
 	p.keys[id] = k
-	spellings, err := hintsOf(pub)
+	spellings, err := statement.Hints(pub)
 	if err != nil {
 		return err
 	}

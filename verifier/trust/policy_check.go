@@ -3,7 +3,7 @@ package trust
 import (
 	"crypto"
 	"crypto/sha256"
-	"encoding/base64"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
@@ -11,8 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"crypto/x509"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -212,18 +210,6 @@ func PublicPEM(pub crypto.PublicKey) (string, error) {
 		return "", fmt.Errorf("public key: %w", err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
-}
-
-// hintsOf returns the spellings by which a Sigstore bundle may name a key: the hex SHA-256 of its PEM
-// (model_signing and this project), the base64 SHA-256 of its DER (cosign), and the hex of that.
-func hintsOf(pub crypto.PublicKey) ([]string, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
-	}
-	ofDER := sha256.Sum256(der)
-	ofPEM := sha256.Sum256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	return []string{hex.EncodeToString(ofPEM[:]), base64.StdEncoding.EncodeToString(ofDER[:]), hex.EncodeToString(ofDER[:])}, nil
 }
 
 // digestOf returns the hex SHA-256 of the canonical JSON (RFC 8785) of v.
