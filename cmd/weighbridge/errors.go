@@ -53,7 +53,7 @@ func report(w io.Writer, err error) int {
 		status = exitRefused
 	}
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // several answers, each with its own hints
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // several answers, each with its own hints
 		all = joined.Unwrap()
 	}
 	for _, err := range all {
