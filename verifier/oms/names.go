@@ -3,6 +3,8 @@ package oms
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -39,12 +41,16 @@ func CheckName(name string) error {
 	return nil
 }
 
-// checkIgnore accepts what OMS v1.0 section 6.2.1 allows in ignore_paths: a clean name without glob characters.
-func checkIgnore(path string) error {
-	if strings.ContainsAny(path, "*?[") {
-		return errors.New("glob characters are not allowed: a path covers itself and what is below it")
+// cleanIgnore returns the name that an entry of ignore_paths covers. OMS v1.0 section 6.2.1 rules out glob characters,
+// absolute paths and "..", but not what is merely not clean, and signers write "./model.sig" or "cache/" as they were told.
+func cleanIgnore(name string) (string, error) {
+	if strings.ContainsAny(name, "*?[") {
+		return "", errors.New("glob characters are not allowed: a path covers itself and what is below it")
 	}
-	return CheckName(path)
+	if name != "" && !slices.Contains(strings.Split(name, "/"), "..") {
+		name = path.Clean(name)
+	}
+	return name, CheckName(name)
 }
 
 // covered reports whether set holds the path or a directory above it.

@@ -143,10 +143,11 @@ func (s *Serialization) check() (map[string]bool, error) {
 	}
 	ignored := map[string]bool{}
 	for _, p := range s.IgnorePaths {
-		if err := checkIgnore(p); err != nil {
+		name, err := cleanIgnore(p)
+		if err != nil {
 			return nil, fmt.Errorf("ignore_paths: %q: %w", p, err)
 		}
-		ignored[p] = true
+		ignored[name] = true
 	}
 	return ignored, nil
 }
