@@ -28,6 +28,17 @@ func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// Count is a whole number. The YAML library would cut the fraction off one that is not.
+type Count int
+
+// UnmarshalYAML reads the number.
+func (c *Count) UnmarshalYAML(n *yaml.Node) error {
+	if n.ShortTag() != "!!int" {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not a whole number", n.Line, n.Value)}}
+	}
+	return n.Decode((*int)(c))
+}
+
 // checks collects what is wrong, each with its key.
 type checks struct{ errs []error }
 
@@ -141,7 +152,7 @@ func (t Trust) check(is *checks) {
 		is.bad("trust.root.keys", "is required: the ids of the keys that sign the trust policy (weighbridge key id FILE)")
 	case len(distinct) != len(t.Root.Keys):
 		is.bad("trust.root.keys", "names a key twice")
-	case t.Root.Threshold < 1 || t.Root.Threshold > len(t.Root.Keys):
+	case t.Root.Threshold < 1 || int(t.Root.Threshold) > len(t.Root.Keys):
 		is.bad("trust.root.threshold", "%d is not between 1 and the number of keys, %d", t.Root.Threshold, len(t.Root.Keys))
 	}
 	for n, key := range t.Root.Keys {

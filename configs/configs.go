@@ -83,7 +83,7 @@ type Trust struct {
 // Root pins the keys that may sign the first trust policy.
 type Root struct {
 	Keys      []string `yaml:"keys"`      // sha256:… of the DER SubjectPublicKeyInfo
-	Threshold int      `yaml:"threshold"` // how many of them must have signed
+	Threshold Count    `yaml:"threshold"` // how many of them must have signed
 }
 
 // Runtimes are the known kinds of model server.

@@ -69,6 +69,7 @@ func TestParse(t *testing.T) {
 		{"root key twice", "[" + key + "]", "[" + key + ", " + key + "]", "trust.root.keys: names a key twice"},
 		{"threshold zero", "threshold: 1", "threshold: 0", "trust.root.threshold"},
 		{"threshold too high", "threshold: 1", "threshold: 2", "trust.root.threshold"},
+		{"threshold with a fraction", "threshold: 1", "threshold: 1.9", `"1.9" is not a whole number`},
 		{"no policy", "  policy: policy.jsonl\n", "", "trust.policy"},
 		{"no statements", "[./statements]", "[]", "trust.statements"},
 		{"no state", "  state: ./state\n", "", "trust.state"},

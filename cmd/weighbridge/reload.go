@@ -116,7 +116,7 @@ func needsRestart(old, next *configs.Gateway) error {
 
 // acceptPolicy reads the trust policy, from its file or as it was accepted last, and makes its acceptance durable.
 func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust.Policy, error) {
-	anchor := trust.Anchor{Threshold: t.Root.Threshold}
+	anchor := trust.Anchor{Threshold: int(t.Root.Threshold)}
 	for _, key := range t.Root.Keys {
 		id, err := statement.ParseKeyID(key)
 		if err != nil {
