@@ -47,7 +47,7 @@ func cleanIgnore(name string) (string, error) {
 	if strings.ContainsAny(name, "*?[") {
 		return "", errors.New("glob characters are not allowed: a path covers itself and what is below it")
 	}
-	if name != "" && !slices.Contains(strings.Split(name, "/"), "..") {
+	if !slices.Contains(strings.Split(name, "/"), "..") {
 		name = path.Clean(name)
 	}
 	return name, CheckName(name)
