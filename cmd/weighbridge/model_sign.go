@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +63,7 @@ signs what they lead to.`,
 
 func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	// Everything that can be wrong with the flags is found before hours are spent on hashing.
-	signer, who, err := f.signer()
+	signer, who, err := f.signer(s)
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 }
 
 // signer loads the key and, if given, the certificates to sign with.
-func (f *modelSignFlags) signer() (*statement.Signer, modelSigner, error) {
+func (f *modelSignFlags) signer(s streams) (*statement.Signer, modelSigner, error) {
 	key, err := f.privateKey()
 	if err != nil {
 		return nil, modelSigner{}, err
@@ -138,6 +139,12 @@ func (f *modelSignFlags) signer() (*statement.Signer, modelSigner, error) {
 	chain, err := readCertificates(append([]string{f.certificate}, f.chain...))
 	if err != nil {
 		return nil, modelSigner{}, fmt.Errorf("read certificates: %w", err)
+	}
+	for _, c := range chain {
+		if now := time.Now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
+			fmt.Fprintf(s.err, "weighbridge: certificate %s is valid from %s to %s, not now: verifiers will refuse what it signs\n",
+				c.Subject, c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+		}
 	}
 	signer, err := statement.NewChainSigner(key, chain)
 	return signer, certificateModelSigner(chain[0]), err

@@ -155,14 +155,18 @@ func TestModelStatus(t *testing.T) {
 	ca := newTestCA(t, time.Now().Add(-time.Hour)) // the leaf expired an hour ago
 	file := func(name string) string { return filepath.Join(dir, name) }
 	model := newModel(t)
-	sign := func(sig string, args ...string) {
+	sign := func(sig string, args ...string) (stderr string) {
 		t.Helper()
-		if status, _, stderr := runModel(t, append([]string{"model", "sign", model, "--signature", sig}, args...)...); status != exitDone {
+		status, _, stderr := runModel(t, append([]string{"model", "sign", model, "--signature", sig}, args...)...)
+		if status != exitDone {
 			t.Fatal(stderr)
 		}
+		return stderr
 	}
 	sign(file("m.sig"), "--private-key", file("k.key"))
-	sign(file("cert.sig"), "--private-key", ca.file("leaf.key"), "--signing-certificate", ca.file("leaf.crt"), "--certificate-chain", ca.file("mid.crt"))
+	if stderr := sign(file("cert.sig"), "--private-key", ca.file("leaf.key"), "--signing-certificate", ca.file("leaf.crt"), "--certificate-chain", ca.file("mid.crt")); strings.Count(stderr, "not now") != 1 {
+		t.Errorf("signed with an expired leaf and a valid intermediate: %q, want a word about the one", stderr)
+	}
 	writeTestFile(t, file("junk"), "junk")
 	writeTestFile(t, file("long.sig"), strings.Repeat(" ", 64<<20+1))
 	before := time.Now().Add(-2 * time.Hour).UTC().Format(time.RFC3339)
