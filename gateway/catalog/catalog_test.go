@@ -272,9 +272,6 @@ func TestBadPublicationChangesNothing(t *testing.T) {
 			}
 			s.release("garbage.gguf", epoch, nil)
 		}, "start runtime"},
-		{"runtime argument that is not allowed", func(epoch int64) {
-			s.release("b.gguf", epoch, func(d *trust.Descriptor) { d.Runtime.Args = map[string]string{"lora": "/tmp/x"} })
-		}, "start runtime"},
 		{"runtime of another build", func(epoch int64) {
 			s.release("b.gguf", epoch, func(d *trust.Descriptor) { d.Runtime.Build = "sha256:" + strings.Repeat("0", 64) })
 		}, "start runtime"},

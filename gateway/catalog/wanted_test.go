@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,7 +45,6 @@ type actor struct {
 	stage   *stage
 	verdict chan error   // what Start returns
 	state   atomic.Value // backends.State
-	once    sync.Once
 	ended   chan struct{}
 }
 

@@ -97,9 +97,15 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-events:
+		case _, open := <-events:
+			if !open {
+				return
+			}
 			quiet = time.After(settle)
-		case <-trouble:
+		case _, open := <-trouble:
+			if !open {
+				return
+			}
 			quiet = time.After(settle)
 		case <-quiet:
 			quiet = nil
