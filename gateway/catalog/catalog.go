@@ -184,13 +184,16 @@ func (c *Catalog) decide() {
 	}
 }
 
+// maxTold bounds what is logged about one file, which anyone may have written.
+const maxTold = 512
+
 // tell logs what is wrong with each file, once for as long as it stays so.
 func (c *Catalog) tell(bad []store.Problem) {
 	told := make(map[string]string, len(bad))
 	for _, b := range bad {
-		told[b.File] = b.Err.Error()
+		told[b.File] = fmt.Sprintf("%.*s", maxTold, b.Err.Error())
 		if c.told[b.File] != told[b.File] {
-			c.cfg.Log.Warn("statement file does not count", "file", b.File, "err", b.Err)
+			c.cfg.Log.Warn("statement file does not count", "file", b.File, "err", told[b.File])
 		}
 	}
 	c.told = told

@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
+	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
 
 func write(t *testing.T, path, data string) {
@@ -86,6 +88,35 @@ func TestReadStatements(t *testing.T) {
 	}
 	if _, _, err := store.ReadStatements([]string{filepath.Join(dir, "gone")}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ReadStatements(missing) = %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+// TestReadStatementsThroughLinks reads a directory as Kubernetes mounts one: links into a directory that is itself
+// replaced as a whole, and is not read on its own.
+func TestReadStatementsThroughLinks(t *testing.T) {
+	w := trusttest.New(t)
+	payload, err := statement.New("urn:example:v1", "x", strings.Repeat("0", 64), struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "..v1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "..v1", "a.json"), string(w.Sign(trusttest.Alice, payload).Bundle()))
+	for name, target := range map[string]string{
+		"..data": "..v1", "a.json": "..data/a.json", "endless.json": "/dev/zero", "gone.json": "nowhere", "dir.json": "..v1",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, bad, err := store.ReadStatements([]string{dir})
+	if err != nil || len(set) != 1 {
+		t.Errorf("ReadStatements = %d statements, %v, want the one behind the link", len(set), err)
+	}
+	if len(bad) != 3 {
+		t.Errorf("problems = %v, want the links to a device, a directory and nothing", bad)
 	}
 }
 
