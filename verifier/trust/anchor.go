@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (a Anchor) signers(p *Policy, pinned []statement.KeyID, bundles []*statemen
 			continue
 		}
 		if slices.ContainsFunc(bundles, func(b *statement.Signed) bool { return b.VerifyKey(pub) == nil }) {
-			signed[or(p.IdentityOf(id), string(id))] = true
+			signed[cmp.Or(p.IdentityOf(id), string(id))] = true
 		}
 	}
 	return signed

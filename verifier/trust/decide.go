@@ -177,8 +177,8 @@ func (c *channelCase) refusesEpoch(a *act, publications []*act) (rule, why strin
 		return RuleEpochReplay, fmt.Sprintf("epoch %d is below epoch %d, which %s has accepted", epoch, floor.Epoch, c.name)
 	case epoch == floor.Epoch:
 		return RuleEpochConflict, fmt.Sprintf("epoch %d of %s was accepted for another publication, %s", epoch, c.name, floor.Publication)
-	case epoch > floor.Epoch+maxEpochJump:
-		return RuleEpochJump, fmt.Sprintf("epoch %d is more than %d above epoch %d, which %s has accepted", epoch, maxEpochJump, floor.Epoch, c.name)
+	case epoch > floor.Epoch+MaxEpochJump:
+		return RuleEpochJump, fmt.Sprintf("epoch %d is more than %d above epoch %d, which %s has accepted", epoch, MaxEpochJump, floor.Epoch, c.name)
 	case slices.ContainsFunc(publications, twins):
 		return RuleEpochConflict, fmt.Sprintf("more than one publication has epoch %d; none of them counts", epoch)
 	}

@@ -116,7 +116,7 @@ func sortReasons(all []Reason) []Reason {
 	return slices.Compact(all)
 }
 
-// Kinds of statements, in the order of the chain from policy to publication.
+// Kinds of statements.
 const (
 	kindPolicy      = "policy"
 	kindWeights     = "weights"
@@ -125,4 +125,5 @@ const (
 	kindPublication = "publication"
 )
 
+// kinds is the order in which reasons are told; "" is a statement whose kind is not known.
 var kinds = []string{kindPolicy, kindPublication, kindRelease, kindWeights, kindApproval, ""}

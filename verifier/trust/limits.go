@@ -18,7 +18,7 @@ const (
 	// maxNumber is the largest integer that JSON carries exactly everywhere (RFC 8785 section 3.2.2.3).
 	maxNumber = 1<<53 - 1
 
-	// maxEpochJump is how far above the accepted epoch a publication may be. Without it one publication of the
+	// MaxEpochJump is how far above the accepted epoch a publication may be. Without it one publication of the
 	// highest epoch there is would make every later one a replay.
-	maxEpochJump = 1000
+	MaxEpochJump = 1000
 )

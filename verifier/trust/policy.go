@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"crypto"
 	"fmt"
 	"maps"
@@ -192,9 +193,6 @@ func (p *Policy) Expires() time.Time { return p.doc.Expires }
 // Channels returns the names of all channels, sorted.
 func (p *Policy) Channels() []string { return slices.Sorted(maps.Keys(p.doc.Channels)) }
 
-// Rules returns the rules of a channel; its zero value, which nothing can meet, if the policy does not name it.
-func (p *Policy) Rules(channel string) ChannelRules { return p.doc.Channels[channel] }
-
 // Document returns the policy as it was written. It must not be changed.
 func (p *Policy) Document() Document { return p.doc }
 
@@ -233,21 +231,14 @@ func (d Document) complete() Document {
 	d.RootKeys = slices.Sorted(slices.Values(d.RootKeys))
 	channels := make(map[string]ChannelRules, len(d.Channels))
 	for name, c := range d.Channels {
-		c.Mode = or(c.Mode, modes[0])
-		c.OnWithdrawal = or(c.OnWithdrawal, onWithdrawals[0])
-		c.OnLostQuorum = or(c.OnLostQuorum, onLostQuorums[0])
-		c.MinimumLevel = or(c.MinimumLevel, levels[0])
+		c.Mode = cmp.Or(c.Mode, modes[0])
+		c.OnWithdrawal = cmp.Or(c.OnWithdrawal, onWithdrawals[0])
+		c.OnLostQuorum = cmp.Or(c.OnLostQuorum, onLostQuorums[0])
+		c.MinimumLevel = cmp.Or(c.MinimumLevel, levels[0])
 		channels[name] = c
 	}
 	d.Channels = channels
 	return d
-}
-
-func or(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
 }
 
 // ParseAge reads the age of an evaluation or the term of an approval: days ("90d") or a Go duration ("36h").

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -11,9 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
@@ -105,7 +103,7 @@ func checkKey(bad *problems, path, identity, text string, owner map[statement.Ke
 	case taken && other == identity:
 		bad.add(path, "key %s is listed twice", id)
 	case taken:
-		bad.add(path, "key %s belongs to %s already; a key is one identity's", id, or(other, "the root keys"))
+		bad.add(path, "key %s belongs to %s already; a key is one identity's", id, cmp.Or(other, "the root keys"))
 	}
 	owner[id] = identity
 }
@@ -137,12 +135,6 @@ func (d Document) checkRoles(bad *problems) {
 }
 
 func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
-	d.checkRule(bad, path+".require.release", &c.Require.Release)
-	d.checkRule(bad, path+".require.weights", c.Require.Weights)
-	d.checkRule(bad, path+".require.approval", c.Require.Approval)
-	d.checkRule(bad, path+".publish", &c.Publish)
-	d.checkRule(bad, path+".rollback", c.Rollback)
-	d.checkRule(bad, path+".withdraw", c.Withdraw)
 	for _, r := range []struct {
 		path string
 		rule *Rule
@@ -150,6 +142,7 @@ func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
 		{"require.release", &c.Require.Release}, {"require.weights", c.Require.Weights}, {"require.approval", c.Require.Approval},
 		{"publish", &c.Publish}, {"rollback", c.Rollback}, {"withdraw", c.Withdraw},
 	} {
+		d.checkRule(bad, path+"."+r.path, r.rule)
 		if r.rule != nil && r.rule.MaxAge != "" {
 			bad.add(path+"."+r.path+".maxAge", "is for evaluations only")
 		}
@@ -212,16 +205,12 @@ func PublicPEM(pub crypto.PublicKey) (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-// digestOf returns the hex SHA-256 of the canonical JSON (RFC 8785) of v.
+// digestOf returns the hex SHA-256 of the canonical JSON of v.
 func digestOf(v any) (string, error) {
-	data, err := json.Marshal(v)
+	data, err := canonical(v)
 	if err != nil {
-		return "", fmt.Errorf("canonical JSON: %w", err)
+		return "", err
 	}
-	canonical := jsontext.Value(data)
-	if err := canonical.Canonicalize(); err != nil {
-		return "", fmt.Errorf("canonical JSON: %w", err)
-	}
-	sum := sha256.Sum256(canonical)
+	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil
 }

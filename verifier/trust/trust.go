@@ -110,16 +110,25 @@ func decode(s *statement.Signed, predicateType string, into any) error {
 	if err := statement.Unmarshal(predicate, into); err != nil {
 		return fmt.Errorf("%w: read predicate: %w", ErrMalformed, err)
 	}
-	written, err := json.Marshal(into)
+	written, err := canonical(into)
 	if err != nil {
 		return fmt.Errorf("%w: read predicate: %w", ErrMalformed, err)
 	}
-	canonical := jsontext.Value(written)
-	if err := canonical.Canonicalize(); err != nil {
-		return fmt.Errorf("%w: read predicate: %w", ErrMalformed, err)
-	}
-	if string(canonical) != string(predicate) {
+	if string(written) != string(predicate) {
 		return fmt.Errorf("%w: the predicate is not in the one form that is written (a null, a missing field or a default spelled out)", ErrMalformed)
 	}
 	return nil
+}
+
+// canonical returns the JSON of v in the form of RFC 8785.
+func canonical(v any) (jsontext.Value, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("canonical JSON: %w", err)
+	}
+	text := jsontext.Value(data)
+	if err := text.Canonicalize(); err != nil {
+		return nil, fmt.Errorf("canonical JSON: %w", err)
+	}
+	return text, nil
 }

@@ -22,7 +22,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -320,22 +319,4 @@ func (w *World) PublishAs(name string, release statement.ID, p trust.Publication
 	s := w.Sign(name, payload)
 	w.Add(s)
 	return s
-}
-
-// Set reads every statement in the statements directory.
-func (w *World) Set() []*statement.Signed {
-	w.t.Helper()
-	entries, err := os.ReadDir(w.Statements)
-	w.check(err)
-	var set []*statement.Signed
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(w.Statements, e.Name()))
-		w.check(err)
-		found, err := statement.ParseLines(data)
-		if err != nil {
-			w.check(fmt.Errorf("%s: %w", e.Name(), err))
-		}
-		set = append(set, found...)
-	}
-	return set
 }
