@@ -19,8 +19,8 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
-// MaxFile bounds a configuration file, in bytes.
-const MaxFile = 1 << 20
+// maxFile bounds a configuration file, in bytes.
+const maxFile = 1 << 20
 
 // Gateway is gateway.yaml. Paths in it are relative to the file; after [Load] they are absolute.
 type Gateway struct {
@@ -124,8 +124,8 @@ func Load(path string) (*Gateway, error) {
 
 // Parse reads and checks a configuration whose relative paths are relative to dir.
 func Parse(data []byte, dir string) (*Gateway, error) {
-	if len(data) > MaxFile {
-		return nil, fmt.Errorf("configuration of %d bytes is longer than %d", len(data), MaxFile)
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("configuration of %d bytes is longer than %d", len(data), maxFile)
 	}
 	cfg := &Gateway{}
 	dec := yaml.NewDecoder(bytes.NewReader(data))

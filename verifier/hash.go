@@ -142,14 +142,12 @@ func newCollector(t *tree, o DigestOptions) (*collector, error) {
 }
 
 func (c *collector) visit(e entry) (enter bool) {
-	for p := e.name; p != "."; p = filepath.Dir(p) {
-		if !c.ignored[p] {
-			continue
-		}
-		if e.kind == unix.S_IFREG && loadable(e.name) && !slices.Contains(oms.GitPaths, p) {
+	if by := c.ignoredBy(e.name); by != "" {
+		git := slices.Contains(oms.GitPaths, by)
+		if e.kind == unix.S_IFREG && loadable(e.name) && !git {
 			c.loadable = append(c.loadable, e.name)
 		}
-		return e.kind == unix.S_IFDIR && !slices.Contains(oms.GitPaths, p)
+		return e.kind == unix.S_IFDIR && !git
 	}
 	switch {
 	case e.kind == unix.S_IFDIR:
@@ -160,7 +158,7 @@ func (c *collector) visit(e entry) (enter bool) {
 		c.errs = append(c.errs, fmt.Errorf("%s: is a symbolic link (--allow-symlinks signs what it leads to)", printable(e.name)))
 	case e.kind != unix.S_IFREG:
 		c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), errSpecial))
-	case e.link || e.real == e.name || e.real == "" || c.ignores(e.real):
+	case e.link || e.real == e.name || e.real == "" || c.ignoredBy(e.real) != "":
 		if err := oms.CheckName(e.name); err != nil {
 			c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), err))
 		}
@@ -169,13 +167,14 @@ func (c *collector) visit(e entry) (enter bool) {
 	return false
 }
 
-func (c *collector) ignores(name string) bool {
+// ignoredBy returns the ignored path that covers name, itself or the nearest directory above it; "" if none does.
+func (c *collector) ignoredBy(name string) string {
 	for p := name; p != "."; p = filepath.Dir(p) {
 		if c.ignored[p] {
-			return true
+			return p
 		}
 	}
-	return false
+	return ""
 }
 
 // hashFile reads one file once and returns its resources.

@@ -107,8 +107,8 @@ func (w *walker) names(ctx context.Context, f *os.File) ([]string, error) {
 		}
 		some, err := f.Readdirnames(1024)
 		names = append(names, some...)
-		if w.entries += len(some); w.entries > MaxEntries {
-			return nil, fmt.Errorf("more than %d files", MaxEntries)
+		if w.entries += len(some); w.entries > maxEntries {
+			return nil, fmt.Errorf("more than %d files", maxEntries)
 		}
 		switch {
 		case err == io.EOF:

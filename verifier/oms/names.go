@@ -17,8 +17,8 @@ func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the name is empty")
-	case len(name) > MaxName:
-		return fmt.Errorf("the name has %d bytes, want at most %d", len(name), MaxName)
+	case len(name) > maxName:
+		return fmt.Errorf("the name has %d bytes, want at most %d", len(name), maxName)
 	case !utf8.ValidString(name):
 		return errors.New("the name is not valid UTF-8")
 	case strings.ContainsRune(name, 0):
@@ -34,8 +34,8 @@ func CheckName(name string) error {
 			return errors.New("the name is not canonical")
 		case part == "..":
 			return errors.New("the name leads out of the model")
-		case len(part) > MaxComponent:
-			return fmt.Errorf("a part of the name has %d bytes, want at most %d", len(part), MaxComponent)
+		case len(part) > maxComponent:
+			return fmt.Errorf("a part of the name has %d bytes, want at most %d", len(part), maxComponent)
 		}
 	}
 	return nil

@@ -110,15 +110,15 @@ func Executable(ctx context.Context, path, want string) (_ *os.File, sum string,
 		return nil, "", fmt.Errorf("seal program: %w", err)
 	case !info.Mode().IsRegular():
 		return nil, "", fmt.Errorf("seal program: %s is not a regular file", path)
-	case info.Size() > MaxExecutable:
-		return nil, "", fmt.Errorf("seal program: %s has %d bytes, want at most %d", path, info.Size(), MaxExecutable)
+	case info.Size() > maxExecutable:
+		return nil, "", fmt.Errorf("seal program: %s has %d bytes, want at most %d", path, info.Size(), maxExecutable)
 	}
 	f, err := create(info.Name(), true)
 	if err != nil {
 		return nil, "", fmt.Errorf("seal program: %w", err)
 	}
 	whole := []digest.Part{{Name: path, End: digest.ToEnd}} // no digest is approved here: the mismatch tells the real one
-	_, actual, err := digest.Copy(ctx, f, src, digest.SHA256, whole, MaxExecutable)
+	_, actual, err := digest.Copy(ctx, f, src, digest.SHA256, whole, maxExecutable)
 	if err != nil {
 		return nil, "", errors.Join(fmt.Errorf("seal program %s: %w", path, err), f.Close())
 	}

@@ -6,6 +6,6 @@ const (
 	MaxBundle       = 64 << 20 // bytes of one bundle
 	MaxLines        = 256      // bundles in one JSON Lines file
 	MaxCertificates = 16       // certificates in one chain
-	MaxTimestamps   = 16       // RFC 3161 responses in one bundle
+	maxTimestamps   = 16       // RFC 3161 responses in one bundle
 	MaxKeyFile      = 64 << 10 // bytes of one PEM key file
 )

@@ -190,8 +190,8 @@ func (s *Signed) setMaterial(m *wireMaterial) error {
 		s.certificates = append(s.certificates, c)
 	}
 	if m.Timestamps != nil {
-		if len(m.Timestamps.RFC3161) > MaxTimestamps {
-			return malformed("more than %d timestamps", MaxTimestamps)
+		if len(m.Timestamps.RFC3161) > maxTimestamps {
+			return malformed("more than %d timestamps", maxTimestamps)
 		}
 		for _, t := range m.Timestamps.RFC3161 {
 			s.timestamps = append(s.timestamps, t.SignedTimestamp)
