@@ -72,13 +72,13 @@ func Hook() {
 	if len(os.Args) < 2 || os.Args[1] != SandboxCommand {
 		return
 	}
-	err := RunSandboxed(os.Args[2:])
+	err := runSandboxed(os.Args[2:])
 	fmt.Fprintf(os.Stderr, "%s: %v\n", SandboxCommand, err)
 	os.Exit(exitSandbox)
 }
 
-// RunSandboxed confines this process and replaces it by the executable that it inherited. It returns only if that fails.
-func RunSandboxed(args []string) error {
+// runSandboxed confines this process and replaces it by the executable that it inherited. It returns only if that fails.
+func runSandboxed(args []string) error {
 	// What follows holds for one thread, which is the one that survives the exec.
 	runtime.LockOSThread()
 	if len(args) != 1 {
