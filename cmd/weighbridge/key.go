@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -147,7 +148,7 @@ func newKeyIDCmd(s streams) *cobra.Command {
 
 // readPublicHalf reads the public key in a file that holds a public or a private key.
 func readPublicHalf(path, password string) (crypto.PublicKey, error) {
-	data, err := readBounded(path, statement.MaxKeyFile)
+	data, err := store.ReadFile(path, statement.MaxKeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -167,13 +168,13 @@ func readPublicHalf(path, password string) (crypto.PublicKey, error) {
 
 // readSigningKey reads a private key; password names a file, or nothing.
 func readSigningKey(path, password string) (crypto.Signer, error) {
-	data, err := readBounded(path, statement.MaxKeyFile)
+	data, err := store.ReadFile(path, statement.MaxKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	var secret []byte
 	if password != "" {
-		if secret, err = readBounded(password, statement.MaxKeyFile); err != nil {
+		if secret, err = store.ReadFile(password, statement.MaxKeyFile); err != nil {
 			return nil, err
 		}
 		secret = []byte(strings.TrimRight(string(secret), "\r\n"))
@@ -187,18 +188,4 @@ func readSigningKey(path, password string) (crypto.Signer, error) {
 		return nil, err
 	}
 	return key, nil
-}
-
-// readBounded reads a file that may be as long as limit.
-func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case info.Size() > limit:
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), limit)
-	}
-	return os.ReadFile(path)
 }

@@ -168,7 +168,7 @@ It is what a signature of the model, made with the same flags, is over.`,
 	return cmd
 }
 
-// readModelFile reads a small file that a flag names.
+// readModelFile reads a small file that a flag names; it may be a pipe, as with --public-key <(openssl …).
 func readModelFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

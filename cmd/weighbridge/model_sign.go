@@ -6,8 +6,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +13,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
 )
 
 // hintAbove is the size from which whole files are slow to verify and shards worth their entries.
@@ -93,8 +92,8 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSignature(f.signature, bundle); err != nil {
-		return err
+	if err := store.WriteFile(f.signature, bundle, 0o644); err != nil {
+		return fmt.Errorf("write signature: %w", err)
 	}
 	for _, name := range l.Loadable {
 		fmt.Fprintf(s.err, "weighbridge: %s: %q is left out of the signature, but a runtime could load it: verifiers may refuse the model\n", path, name)
@@ -174,23 +173,4 @@ func (f *modelSignFlags) privateKey() (crypto.Signer, error) {
 		return nil, withHint(fmt.Errorf("private key %s: %w", f.key, errWeightsKey), "make one: weighbridge key new NAME --type ecdsa-p256")
 	}
 	return key, nil
-}
-
-// writeSignature puts the whole signature in place or nothing: it is written beside its name, made durable and renamed.
-func writeSignature(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write signature: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("write signature: %w", err), os.Remove(tmp.Name()))
-		}
-	}()
-	_, err = tmp.Write(data)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }

@@ -205,11 +205,9 @@ type published struct {
 	id    statement.ID
 }
 
-// maxGap is how far above the ones below it an epoch is believed; a forged one of a thousand million would otherwise
-// lead its reader to sign one above it, which no gateway accepts.
-const maxGap = 1000
-
-// published returns the publications of a channel that lie in the statements directory, in the order of their epochs.
+// published returns the publications of a channel that lie in the statements directory, in the order of their epochs. One
+// too far above those below it is not believed, nor any after it: a forged epoch of a thousand million would lead its
+// reader to sign one above it, which no gateway accepts.
 func (o *signFlags) published(channel string) ([]published, error) {
 	if o.statements == "" || !isDir(o.statements) {
 		return nil, nil
@@ -231,7 +229,7 @@ func (o *signFlags) published(channel string) ([]published, error) {
 		return strings.Compare(string(a.id), string(b.id))
 	})
 	for i := 1; i < len(all); i++ {
-		if all[i].epoch-all[i-1].epoch > maxGap {
+		if all[i].epoch-all[i-1].epoch > trust.MaxEpochJump {
 			return all[:i], nil
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -68,7 +69,6 @@ type rangeFile struct {
 type loadedRelease struct {
 	payload []byte
 	weights *statement.Signed
-	report  verifier.Report
 }
 
 // loadReleaseFile reads release.yaml, inlines the template and the weights' signature, and hashes every file of the
@@ -97,7 +97,7 @@ func loadReleaseFile(ctx context.Context, path string) (*loadedRelease, error) {
 		return nil, refused(what, err)
 	}
 	model, signature := f.resolve(r.Weights.Path), f.resolve(r.Weights.Signature)
-	report, err := verifier.Verify(ctx, model, manifest, verifier.Options{Signature: signature})
+	_, err = verifier.Verify(ctx, model, manifest, verifier.Options{Signature: signature})
 	if no := new(verifier.Refused); errors.As(err, &no) {
 		lines := []string{no.Reason}
 		for _, p := range no.Problems {
@@ -109,7 +109,7 @@ func loadReleaseFile(ctx context.Context, path string) (*loadedRelease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	return &loadedRelease{payload, weights, report}, nil
+	return &loadedRelease{payload, weights}, nil
 }
 
 // descriptor is the release without its weights; whatever is wrong is among the file's problems.
@@ -151,7 +151,7 @@ func (r *releaseFile) template(f *yamlFile) string {
 	if r.Behaviour.ChatTemplate == "" {
 		return ""
 	}
-	text, err := readBounded(f.resolve(r.Behaviour.ChatTemplate), maxTemplateFile)
+	text, err := store.ReadFile(f.resolve(r.Behaviour.ChatTemplate), maxTemplateFile)
 	if err != nil {
 		f.add("behaviour.chatTemplate", "%v", err)
 	} else if len(text) == 0 {
@@ -185,7 +185,7 @@ func (r *releaseFile) signature(f *yamlFile) (*statement.Signed, *oms.Manifest, 
 		return nil, nil, nil
 	}
 	path := f.resolve(w.Signature)
-	data, err := readBounded(path, statement.MaxBundle)
+	data, err := store.ReadFile(path, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, withHint(fmt.Errorf("release create: the weights are not signed: %w", err),
 			fmt.Sprintf("weighbridge model sign %s --signature %s --private-key KEY", f.resolve(w.Path), path))

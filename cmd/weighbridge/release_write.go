@@ -118,7 +118,7 @@ func (o *signFlags) file(kind string, id statement.ID, signer *statement.Signer)
 
 // holds reports whether a file holds a statement by a key; it is an error if the file holds anything else.
 func holds(path string, id statement.ID, pub crypto.PublicKey) (bool, error) {
-	data, err := readBounded(path, statement.MaxBundle)
+	data, err := store.ReadFile(path, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	} else if err != nil {
@@ -148,7 +148,7 @@ func findRelease(what, arg, statements string) (id statement.ID, release *trust.
 		}
 		return id, nil, nil
 	}
-	data, err := readBounded(arg, statement.MaxBundle)
+	data, err := store.ReadFile(arg, statement.MaxBundle)
 	if err != nil {
 		return "", nil, withHint(fmt.Errorf("%s: %w", what, err), "RELEASE is a statement file or a release id, sha256: and 64 hex digits")
 	}

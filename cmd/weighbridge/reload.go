@@ -128,7 +128,7 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	if floor := state.Floor(); floor.PolicyVersion > 0 {
 		current = &floor
 	}
-	data, err := os.ReadFile(t.Policy)
+	data, err := store.ReadFile(t.Policy, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) && current != nil {
 		log.Warn("the policy file is gone; the policy accepted last stays", "file", t.Policy)
 		data, err = state.Policy()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
@@ -167,7 +168,7 @@ func (o trustSign) warnUnfindable(s streams, policy *trust.Policy, public []cryp
 
 // readPolicyBundles reads a signed policy: bundles over one payload that is a policy.
 func readPolicyBundles(path string) ([]*statement.Signed, error) {
-	data, err := readBounded(path, statement.MaxBundle)
+	data, err := store.ReadFile(path, statement.MaxBundle)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
@@ -260,7 +261,7 @@ func (p shownPolicy) print(out io.Writer) error {
 	fmt.Fprintf(&b, "policy version %d, expires %s\n", p.Version, p.Expires.Format(time.RFC3339))
 	if p.Digest != "" {
 		fmt.Fprintf(&b, "digest %s\n", p.Digest)
-		fmt.Fprintf(&b, "signed by %s\n", or(strings.Join(p.Signers, ", "), "no key of this policy"))
+		fmt.Fprintf(&b, "signed by %s\n", cmp.Or(strings.Join(p.Signers, ", "), "no key of this policy"))
 	}
 	b.WriteString("identities\n")
 	for _, name := range slices.Sorted(maps.Keys(p.Identities)) {

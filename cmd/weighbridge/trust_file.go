@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -138,7 +139,7 @@ func (f *yamlFile) key(entry string, beside map[statement.KeyID]crypto.PublicKey
 		}
 		return trust.PublicPEM(pub)
 	}
-	data, err := readBounded(f.resolve(entry), statement.MaxKeyFile)
+	data, err := store.ReadFile(f.resolve(entry), statement.MaxKeyFile)
 	if err != nil {
 		return "", err
 	}

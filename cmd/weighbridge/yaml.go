@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -37,7 +38,7 @@ type yamlProblem struct {
 // readYAML reads the one document of a file into a struct. The error is for a file that can't be read at all; unknown
 // keys, repeated keys and wrong types are among the problems.
 func readYAML(path, kind string, into any) (*yamlFile, error) {
-	data, err := readBounded(path, maxYAML)
+	data, err := store.ReadFile(path, maxYAML)
 	if err != nil {
 		return nil, err
 	}

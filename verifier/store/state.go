@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -99,13 +100,13 @@ func (s *State) KeepPolicy(bundles []byte) error {
 
 // Policy returns the bundles kept last, or an error that is [fs.ErrNotExist] if there are none.
 func (s *State) Policy() ([]byte, error) {
-	return readFile(filepath.Join(s.dir, policyName), maxStateFile)
+	return ReadFile(filepath.Join(s.dir, policyName), statement.MaxBundle)
 }
 
 // ReadFloor reads a floor file strictly: a floor that can't be read whole protects nothing.
 func ReadFloor(path string) (trust.Floor, error) {
 	var floor trust.Floor
-	data, err := readFile(path, maxStateFile)
+	data, err := ReadFile(path, maxFloorFile)
 	if err != nil {
 		return floor, fmt.Errorf("read floor: %w", err)
 	}
@@ -120,5 +121,5 @@ func writeFloor(path string, floor trust.Floor) error {
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, append(data, '\n'), fs.FileMode(0o600))
+	return WriteFile(path, append(data, '\n'), 0o600)
 }

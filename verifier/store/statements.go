@@ -34,7 +34,7 @@ func ReadStatements(dirs []string) (set []*statement.Signed, bad []Problem, err 
 				continue
 			}
 			path := filepath.Join(dir, e.Name())
-			data, err := readFile(path, statement.MaxBundle)
+			data, err := ReadFile(path, statement.MaxBundle)
 			if err != nil {
 				bad = append(bad, Problem{path, err})
 				continue

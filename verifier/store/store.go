@@ -17,16 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds on what is read from directories that anyone may have filled.
-const (
-	maxStatementFiles = 100_000 // per directory
-	maxWeightEntries  = 100_000 // per directory
-	maxSignatureFile  = 64 << 20
-	maxStateFile      = 16 << 20
-)
-
 // WriteFile writes data to path so that a reader, or a crash at any moment, finds the old file or the whole new one.
-// When it returns nil the file and its name are durable. A hint of the order: contents, then name, then directory.
+// When it returns nil the file and its name are durable. The order is contents, then name, then directory.
 func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	// The dot keeps watchers of the directory from reading a half-written file.
@@ -58,10 +50,10 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readFile reads a regular file of at most max bytes, through links as mounted configuration comes: where it lies
+// ReadFile reads a regular file of at most limit bytes, through links as mounted configuration comes: where it lies
 // proves nothing anyway. It is opened before it is looked at, and without waiting: whoever may write the directory can
 // put a pipe in a file's place at any moment.
-func readFile(path string, max int64) ([]byte, error) {
+func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -74,9 +66,9 @@ func readFile(path string, max int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, max+1)) // its size may change while it is read
-	if err == nil && int64(len(data)) > max {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, max)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1)) // its size may change while it is read
+	if err == nil && int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
 	}
 	return data, err
 }

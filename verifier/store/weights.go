@@ -6,13 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
-
-// ErrNoWeights means that no weights of the wanted root lie in the directories: bring them there and try again.
-var ErrNoWeights = errors.New("weights not found")
 
 // FindWeights returns the paths, files or directories, whose signature beside them claims the root: X for X.sig, and a
 // directory for the model.sig in it. The claim is only an index, so there may be several, all of them wrong; what
@@ -33,7 +31,7 @@ func FindWeights(dirs []string, root string) ([]string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, errors.Join(append(errs, fmt.Errorf("%w: nothing in %v is signed as root %s", ErrNoWeights, dirs, root))...)
+		return nil, errors.Join(append(errs, fmt.Errorf("weights not found: nothing in %v is signed as root %s: bring the weights and their signature there", dirs, root))...)
 	}
 	return found, nil
 }
@@ -50,7 +48,7 @@ func signatures(dir string) (map[string]string, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		switch model, signed := cutSuffix(path, ".sig"); {
+		switch model, signed := strings.CutSuffix(path, ".sig"); {
 		case e.Name() == "model.sig":
 			all[path] = dir
 			if exists(model) { // a model named "model" beside its signature
@@ -65,13 +63,6 @@ func signatures(dir string) (map[string]string, error) {
 	return all, nil
 }
 
-func cutSuffix(path, suffix string) (string, bool) {
-	if len(path) > len(suffix) && path[len(path)-len(suffix):] == suffix {
-		return path[:len(path)-len(suffix)], true
-	}
-	return path, false
-}
-
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
@@ -79,7 +70,7 @@ func exists(path string) bool {
 
 // claimedRoot reads the root that a signature file says it is about, "" if it is not one.
 func claimedRoot(sig string) string {
-	data, err := readFile(sig, maxSignatureFile)
+	data, err := ReadFile(sig, statement.MaxBundle)
 	if err != nil {
 		return ""
 	}
