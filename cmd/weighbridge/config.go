@@ -13,8 +13,13 @@ import (
 )
 
 func newConfigCmd(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check a gateway's configuration", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{
+		Use:     "config",
+		Short:   "Check a gateway's configuration",
+		Example: "  weighbridge config check gateway.yaml",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	var asJSON bool
 	check := &cobra.Command{
 		Use:     "check FILE",

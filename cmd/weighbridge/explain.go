@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -81,7 +82,7 @@ func printTree(w io.Writer, p *trust.Policy, name string, c trust.Channel) error
 			elsewhere = append(elsewhere, leaf)
 			continue
 		}
-		kind := or(r.Kind, "other statement") + "s"
+		kind := cmp.Or(r.Kind, "other statement") + "s"
 		if r.Kind == "weights" || r.Kind == "policy" {
 			kind = r.Kind
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,10 +22,11 @@ import (
 
 func newIdentityCmd(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "identity",
-		Short: "SPIFFE identities for development",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "identity",
+		Short:   "SPIFFE identities for development",
+		Example: "  weighbridge identity dev --socket /tmp/dev.sock --trust-domain bank.example",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIdentityDevCmd(s))
 	return cmd
@@ -114,7 +116,7 @@ func (o *devOptions) run(ctx context.Context, s streams) (err error) {
 	}
 	if !o.quiet {
 		for _, w := range sockets {
-			fmt.Fprintf(s.out, "%s=unix://%s\n", "SPIFFE_ENDPOINT_SOCKET", w.path)
+			fmt.Fprintf(s.out, "SPIFFE_ENDPOINT_SOCKET=unix://%s\n", w.path)
 			for _, id := range w.ids {
 				fmt.Fprintf(s.out, "  %s\n", id.ID)
 			}
@@ -176,10 +178,5 @@ func (o *devOptions) sockets(td spiffeid.TrustDomain) ([]*devSocket, error) {
 }
 
 func indexSocket(sockets []*devSocket, path string) int {
-	for i, s := range sockets {
-		if s.path == path {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(sockets, func(s *devSocket) bool { return s.path == path })
 }

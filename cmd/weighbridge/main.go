@@ -40,6 +40,8 @@ func newRootCmd(s streams) *cobra.Command {
 and digests match the approved release, and forwards requests to local runtimes.
 
 Exit status: 0 done or verified, 1 refused, 2 could not run.`,
+		Example: `  weighbridge model verify ./model --signature ./model.sig --public-key trainer.pub
+  weighbridge serve --config gateway.yaml`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,

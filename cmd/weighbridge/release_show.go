@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +87,7 @@ func printRelease(out io.Writer, r *trust.Release) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Runtime.Args)) {
 		line("", "%s = %q", name, r.Runtime.Args[name])
 	}
-	line("build", "%s", or(r.Runtime.Build, "any"))
+	line("build", "%s", cmp.Or(r.Runtime.Build, "any"))
 	line("system prompt", "%q", r.Behaviour.SystemPrompt)
 	if r.Behaviour.ChatTemplate == "" {
 		line("chat template", "the one in the weights")

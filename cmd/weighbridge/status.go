@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -82,16 +83,9 @@ func printStatus(s streams, channels map[string]channelStatus, asJSON bool) erro
 	for _, name := range slices.Sorted(maps.Keys(channels)) {
 		ch := channels[name]
 		fmt.Fprintf(w, "%s\t%s\t%.19s\t%d\t%s\t%s\t%s\t%d\t%s\n",
-			name, ch.State, or(ch.Release, "-"), ch.Epoch, or(ch.Level, "-"), or(ch.Sandbox, "-"), ch.Since, ch.Inflight, or(ch.Error, "-"))
+			name, ch.State, cmp.Or(ch.Release, "-"), ch.Epoch, cmp.Or(ch.Level, "-"), cmp.Or(ch.Sandbox, "-"), ch.Since, ch.Inflight, cmp.Or(ch.Error, "-"))
 	}
 	return w.Flush()
-}
-
-func or(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
 }
 
 func allReady(channels map[string]channelStatus) bool {
@@ -103,7 +97,7 @@ func allReady(channels map[string]channelStatus) bool {
 	return len(channels) > 0
 }
 
-func defaultControl() string { return or(os.Getenv("WEIGHBRIDGE_SERVER"), "unix:./control.sock") }
+func defaultControl() string { return cmp.Or(os.Getenv("WEIGHBRIDGE_SERVER"), "unix:./control.sock") }
 
 // awaitStatus asks until every channel is ready or wait is over, and returns the last answer, or why there is none.
 func awaitStatus(ctx context.Context, server string, wait time.Duration) (map[string]channelStatus, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
-// version and revision are set by the linker, see the Makefile.
+// version and revision can be set by the linker; the Makefile sets revision.
 var version, revision = "devel", ""
 
 func newVersionCmd(s streams) *cobra.Command {
