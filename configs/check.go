@@ -1,7 +1,6 @@
 package configs
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -178,7 +177,7 @@ func (o Operator) check(is *checks, key string) {
 	}
 	for _, act := range o.Allow {
 		if act != "status" && act != "submit" {
-			is.errs = append(is.errs, errors.New(key+".allow: "+act+" is not one of status and submit"))
+			is.bad(key+".allow", "%q is not one of status and submit", act)
 		}
 	}
 }

@@ -36,7 +36,8 @@ type Gateway struct {
 	Channels map[string]Channel `yaml:"channels"`
 	// Access says which caller may use which channel. Without a rule nobody may.
 	Access []access.Rule `yaml:"access"`
-	// Operators say who may use the control API on TCP. On a unix socket it is who may open the socket.
+	// Operators say who may use the control API on TCP, which is not in this version. On a unix socket it is who may
+	// open the socket.
 	Operators []Operator `yaml:"operators"`
 	// Memory bounds the sealed weights held at one time, e.g. 8GiB. Absent: half of the machine's memory.
 	Memory Bytes `yaml:"memory"`
@@ -50,7 +51,7 @@ type Listen struct {
 	Metrics string `yaml:"metrics"` // Prometheus, plain HTTP: keep it on loopback
 }
 
-// Identity says where the gateway's own X.509-SVID comes from. Exactly one source is set; none means the address in
+// Identity says where the gateway's own X.509-SVID comes from. At most one source is set; none means the address in
 // SPIFFE_ENDPOINT_SOCKET.
 type Identity struct {
 	WorkloadAPI string       `yaml:"workloadAPI"` // unix:///… of a SPIFFE agent
@@ -102,7 +103,7 @@ type Channel struct{}
 // Operator allows a SPIFFE ID to use the control API.
 type Operator struct {
 	Caller string   `yaml:"caller"`
-	Allow  []string `yaml:"allow"` // status
+	Allow  []string `yaml:"allow"` // status, submit
 }
 
 // Load reads and checks the file at path. Its error joins every problem found.
