@@ -113,9 +113,12 @@ type Gateway struct {
 // New returns a gateway that does not listen yet.
 func New(c Config) (*Gateway, error) {
 	var errs []error
-	for name, missing := range map[string]bool{"Catalog": c.Catalog == nil, "Access": c.Access == nil, "Identity": c.Identity == nil} {
-		if missing {
-			errs = append(errs, fmt.Errorf("%s is required", name))
+	for _, required := range []struct {
+		field   string
+		missing bool
+	}{{"Catalog", c.Catalog == nil}, {"Access", c.Access == nil}, {"Identity", c.Identity == nil}} {
+		if required.missing {
+			errs = append(errs, fmt.Errorf("%s is required", required.field))
 		}
 	}
 	if len(errs) > 0 {

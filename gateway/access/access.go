@@ -113,9 +113,8 @@ func (r *rule) matches(caller spiffeid.ID) bool {
 	return len(segments) == len(r.path)
 }
 
-// channelName is what a channel may be called; configs and trust hold the same view, and a name outside it can't
-// match anyway.
-var channelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+// channelName is what a trust policy may call a channel (package trust): another name can't match anyway.
+var channelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}$`)
 
 func parse(r Rule) (rule, []error) {
 	var out rule

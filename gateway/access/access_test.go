@@ -120,6 +120,8 @@ func TestParse(t *testing.T) {
 		{"two stars", func(r *access.Rule) { r.Caller = "spiffe://bank.example/**" }, "whole segment"},
 		{"space", func(r *access.Rule) { r.Caller = "spiffe://bank.example/a b" }, "access[0].caller"},
 		{"no channels", func(r *access.Rule) { r.Channels = nil }, "access[0].channels: is required"},
+		{"channel with every character that a trust policy allows", func(r *access.Rule) { r.Channels = []string{"Chat.2:eu@x+y_z-1"} }, ""},
+		{"channel that no trust policy can name", func(r *access.Rule) { r.Channels = []string{strings.Repeat("c", 65)} }, "not the name of a channel"},
 		{"all channels", func(r *access.Rule) { r.Channels = []string{"*"} }, "name each"},
 		{"bad channel", func(r *access.Rule) { r.Channels = []string{"a/b"} }, `"a/b" is not the name of a channel`},
 		{"no methods", func(r *access.Rule) { r.Methods = nil }, "access[0].methods: is required"},

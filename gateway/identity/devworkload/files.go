@@ -7,6 +7,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/weighbridge/weighbridge/verifier/store"
 )
 
 // The files of one identity, as curl, grpcurl and `identity: {files: …}` of a gateway take them.
@@ -36,28 +38,12 @@ func writeAll(dir string, svids []*x509svid.SVID, bundle *x509bundle.Bundle) err
 			return fmt.Errorf("encode SVID %s: %w", svid.ID, err)
 		}
 		for name, data := range map[string][]byte{BundleFile: authorities, SVIDFile: chain, KeyFile: key} {
-			if err := replace(filepath.Join(into, name), data); err != nil {
+			// A reader may see the new certificate with the old key for a moment: it must check that they belong
+			// together, as the gateway does.
+			if err := store.WriteFile(filepath.Join(into, name), data, 0o600); err != nil {
 				return fmt.Errorf("write SVID: %w", err)
 			}
 		}
 	}
 	return nil
-}
-
-// replace writes a file that a reader sees either as it was or as it is now. A reader may see the new certificate with
-// the old key for a moment: it must check that they belong together, as the gateway does.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
