@@ -168,22 +168,22 @@ func readPublicHalf(path, password string) (crypto.PublicKey, error) {
 
 // readSigningKey reads a private key; password names a file, or nothing.
 func readSigningKey(path, password string) (crypto.Signer, error) {
-	data, err := store.ReadFile(path, statement.MaxKeyFile)
+	data, err := readFlagFile(path, statement.MaxKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	var secret []byte
 	if password != "" {
-		if secret, err = store.ReadFile(password, statement.MaxKeyFile); err != nil {
-			return nil, err
+		if secret, err = readFlagFile(password, statement.MaxKeyFile); err != nil {
+			return nil, fmt.Errorf("read password: %w", err)
 		}
-		secret = []byte(strings.TrimRight(string(secret), "\r\n"))
+		secret = bytes.TrimRight(secret, "\r\n")
 	}
 	key, err := statement.ParsePrivateKey(data, secret)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 		if errors.Is(err, statement.ErrPassword) {
-			err = withHint(err, "name the file that holds the password by --password")
+			err = withHint(err, "give the file that holds its password: --password FILE")
 		}
 		return nil, err
 	}

@@ -168,8 +168,8 @@ It is what a signature of the model, made with the same flags, is over.`,
 	return cmd
 }
 
-// readModelFile reads a small file that a flag names; it may be a pipe, as with --public-key <(openssl …).
-func readModelFile(path string, limit int64) ([]byte, error) {
+// readFlagFile reads a small file that a flag names; it may be a pipe, as in --private-key <(vault …).
+func readFlagFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func readModelFile(path string, limit int64) ([]byte, error) {
 func readCertificates(paths []string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for _, path := range paths {
-		data, err := readModelFile(path, maxCertificateFile)
+		data, err := readFlagFile(path, maxCertificateFile)
 		if err != nil {
 			return nil, err
 		}

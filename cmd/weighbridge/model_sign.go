@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"errors"
@@ -150,24 +149,9 @@ func (f *modelSignFlags) signer(s streams) (*statement.Signer, modelSigner, erro
 }
 
 func (f *modelSignFlags) privateKey() (crypto.Signer, error) {
-	data, err := readModelFile(f.key, statement.MaxKeyFile)
+	key, err := readSigningKey(f.key, f.password)
 	if err != nil {
-		return nil, fmt.Errorf("read private key: %w", err)
-	}
-	var password []byte
-	if f.password != "" {
-		if password, err = readModelFile(f.password, statement.MaxKeyFile); err != nil {
-			return nil, fmt.Errorf("read password: %w", err)
-		}
-		password = bytes.TrimRight(password, "\r\n")
-	}
-	key, err := statement.ParsePrivateKey(data, password)
-	if err != nil {
-		err = fmt.Errorf("read private key %s: %w", f.key, err)
-		if f.password == "" && bytes.Contains(data, []byte("ENCRYPTED")) {
-			err = withHint(err, "give the file that holds its password: --password FILE")
-		}
-		return nil, err
+		return nil, fmt.Errorf("--private-key: %w", err)
 	}
 	if _, ok := key.Public().(*ecdsa.PublicKey); !ok {
 		return nil, withHint(fmt.Errorf("private key %s: %w", f.key, errWeightsKey), "make one: weighbridge key new NAME --type ecdsa-p256")

@@ -188,7 +188,7 @@ func (f *modelVerifyFlags) trust() (t modelTrust, err error) {
 	case f.at != "timestamp" && f.authorities != nil:
 		return t, errors.New("--timestamp-authority needs --verification-time timestamp")
 	case f.publicKey != "":
-		data, err := readModelFile(f.publicKey, statement.MaxKeyFile)
+		data, err := readFlagFile(f.publicKey, statement.MaxKeyFile)
 		if err != nil {
 			return t, fmt.Errorf("read public key: %w", err)
 		}
