@@ -241,7 +241,7 @@ const maxWhy = 8
 func whyNot(d trust.Channel) string {
 	var why, history []string
 	for _, m := range d.Missing {
-		why = append(why, fmt.Sprintf("%d of %d required %s by role %s", m.Have, m.Need, m.What, m.Role))
+		why = append(why, fmt.Sprintf("%s by role %s", m, m.Role))
 	}
 	for _, r := range d.Reasons {
 		switch text := r.Rule + ": " + r.Why; {
