@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,10 +26,10 @@ func newConfigCmd(s streams) *cobra.Command {
 		Example: "  weighbridge config check gateway.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); errors.Is(err, fs.ErrNotExist) {
+			_, err := configs.Load(args[0])
+			if unread := new(fs.PathError); errors.As(err, &unread) {
 				return fmt.Errorf("config check: %w", err)
 			}
-			_, err := configs.Load(args[0])
 			if asJSON {
 				problems := []string{}
 				if err != nil {

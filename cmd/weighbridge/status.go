@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
 )
@@ -133,7 +134,7 @@ func askStatus(ctx context.Context, server string) (map[string]channelStatus, er
 	defer cancel()
 	res, err := controlv1.NewControlClient(conn).Status(ctx, &controlv1.StatusRequest{})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("server %s: %s", server, plain(status.Convert(err).Message()))
 	}
 	channels := map[string]channelStatus{}
 	for name, ch := range res.GetChannels() {
