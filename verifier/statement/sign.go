@@ -3,8 +3,6 @@ package statement
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -96,21 +94,13 @@ type wireHint struct {
 }
 
 func (s *Signer) signature(message []byte) ([]byte, error) {
-	var signer signature.Signer
-	var err error
-	switch pub := s.key.Public().(type) {
-	case *ecdsa.PublicKey:
-		hash, herr := hashFor(pub)
-		if herr != nil {
-			return nil, herr
-		}
-		if signer, err = signature.LoadSigner(s.key, hash); err != nil {
-			return nil, err
-		}
-	case ed25519.PublicKey:
-		if signer, err = signature.LoadSigner(s.key, crypto.Hash(0)); err != nil {
-			return nil, err
-		}
+	hash, err := hashFor(s.key.Public())
+	if err != nil {
+		return nil, err
+	}
+	signer, err := signature.LoadSigner(s.key, hash)
+	if err != nil {
+		return nil, err
 	}
 	return signer.SignMessage(bytes.NewReader(message))
 }
