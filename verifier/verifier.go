@@ -9,6 +9,7 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -17,7 +18,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,10 +77,7 @@ func refuse(t *tree, problems []Problem) error {
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int {
-		if a.File != b.File {
-			return strings.Compare(a.File, b.File)
-		}
-		return int(min(max(a.Start-b.Start, -1), 1))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Start, b.Start))
 	})
 	reason := "the files are not the signed ones: " + problems[0].String()
 	if n := len(problems); n > 1 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -223,10 +224,7 @@ func (o *signFlags) published(channel string) ([]published, error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b published) int {
-		if a.epoch != b.epoch {
-			return int(min(max(a.epoch-b.epoch, -1), 1))
-		}
-		return strings.Compare(string(a.id), string(b.id))
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.id, b.id))
 	})
 	for i := 1; i < len(all); i++ {
 		if all[i].epoch-all[i-1].epoch > trust.MaxEpochJump {

@@ -10,6 +10,7 @@
 package oms
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -246,10 +247,7 @@ func (m *Manifest) checkFile(name string, parts []digest.Part, all map[string][]
 // the last (OMS v1.0 section 6.3.2).
 func checkShards(parts []digest.Part, size int64) error {
 	slices.SortFunc(parts, func(a, b digest.Part) int {
-		if a.Start != b.Start {
-			return int(min(max(a.Start-b.Start, -1), 1))
-		}
-		return int(min(max(a.End-b.End, -1), 1))
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End))
 	})
 	var at int64
 	for i, p := range parts {
