@@ -4,23 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"reflect"
 	"sync/atomic"
-	"time"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/weighbridge/weighbridge/configs"
-	"github.com/weighbridge/weighbridge/gateway"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/identity"
-	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
-	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // A reloader applies a changed configuration to the running gateway: all of it, or nothing.
@@ -112,118 +105,4 @@ func needsRestart(old, next *configs.Gateway) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// acceptPolicy reads the trust policy, from its file or as it was accepted last, and makes its acceptance durable.
-func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust.Policy, error) {
-	anchor := trust.Anchor{Threshold: int(t.Root.Threshold)}
-	for _, key := range t.Root.Keys {
-		id, err := statement.ParseKeyID(key)
-		if err != nil {
-			return nil, fmt.Errorf("trust.root.keys: %w", err)
-		}
-		anchor.Keys = append(anchor.Keys, id)
-	}
-	var current *trust.Floor
-	if floor := state.Floor(); floor.PolicyVersion > 0 {
-		current = &floor
-	}
-	data, err := store.ReadFile(t.Policy, statement.MaxBundle)
-	if errors.Is(err, fs.ErrNotExist) && current != nil {
-		log.Warn("the policy file is gone; the policy accepted last stays", "file", t.Policy)
-		data, err = state.Policy()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("trust.policy: %w", err)
-	}
-	bundles, err := statement.ParseLines(data)
-	if err != nil {
-		return nil, fmt.Errorf("trust.policy: %s: %w", t.Policy, err)
-	}
-	policy, err := anchor.Accept(bundles, current)
-	if err != nil {
-		return nil, fmt.Errorf("trust.policy: %s: %w", t.Policy, err)
-	}
-	if current != nil && current.PolicyDigest == policy.Digest() {
-		return policy, nil
-	}
-	// The copy first: after a crash between the two, the floor still asks for a policy that is there.
-	if err := state.KeepPolicy(data); err != nil {
-		return nil, fmt.Errorf("trust.policy: %w", err)
-	}
-	err = state.Raise(func(f trust.Floor) trust.Floor { return f.AcceptPolicy(policy, time.Now()) })
-	if err != nil {
-		return nil, fmt.Errorf("trust.policy: %w", err)
-	}
-	log.Info("trust policy accepted", "version", policy.Version(), "policy", policy.Digest(), "expires", policy.Expires())
-	return policy, nil
-}
-
-// identityConfig says where the gateway's own SVID comes from.
-func identityConfig(c configs.Identity, log *slog.Logger) (identity.Config, error) {
-	cfg := identity.Config{WorkloadAPI: c.WorkloadAPI, Hint: identity.HintGateway, Log: log}
-	if c.Files != nil {
-		cfg.Files = &identity.Files{SVID: c.Files.SVID, Key: c.Files.Key, Bundle: c.Files.Bundle}
-	}
-	if c.Development != nil {
-		log.Warn("development identities: this process issues its own SVIDs, for whoever opens its socket as this user",
-			"trustDomain", c.Development.TrustDomain, "socket", c.Development.Socket)
-		cfg.Development = &identity.Development{TrustDomain: c.Development.TrustDomain, Socket: c.Development.Socket}
-	}
-	if c.SPIFFEID != "" {
-		id, err := spiffeid.FromString(c.SPIFFEID)
-		if err != nil {
-			return cfg, fmt.Errorf("identity.spiffeID: %w", err)
-		}
-		cfg.ID = id
-	}
-	return cfg, nil
-}
-
-// frontDoor shows the catalog to the gateway in the gateway's own words.
-type frontDoor struct{ catalog *catalog.Catalog }
-
-// Acquire implements [gateway.Catalog].
-func (f frontDoor) Acquire(channel string) (gateway.Serving, error) {
-	s, err := f.catalog.Acquire(channel)
-	switch {
-	case errors.Is(err, catalog.ErrUnknownChannel):
-		return nil, fmt.Errorf("%w: %w", gateway.ErrUnknownChannel, err)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", gateway.ErrNotServing, err)
-	}
-	return serving{s}, nil
-}
-
-// Channels implements [gateway.Catalog].
-func (f frontDoor) Channels() []gateway.ChannelInfo {
-	status := f.catalog.Status()
-	var all []gateway.ChannelInfo
-	for _, name := range f.catalog.Channels() {
-		s, ok := status[name]
-		if !ok {
-			continue // gone between the two calls
-		}
-		all = append(all, gateway.ChannelInfo{
-			Channel: name, Release: s.Release, Weights: s.Weights, Level: s.Level, State: string(s.State), Since: s.Since,
-		})
-	}
-	return all
-}
-
-type serving struct{ *catalog.Serving }
-
-// Info implements [gateway.Serving].
-func (s serving) Info() gateway.ServingInfo {
-	b := s.Release().Behaviour
-	limits := gateway.Limits{SystemPrompt: b.SystemPrompt, MaxTokens: b.Output.MaxTokens}
-	if t := b.Sampling.Temperature; t != nil {
-		limits.Temperature = gateway.Range{Default: &t.Default, Max: &t.Max}
-	}
-	if p := b.Sampling.TopP; p != nil {
-		limits.TopP = gateway.Range{Default: &p.Default, Max: &p.Max}
-	}
-	return gateway.ServingInfo{
-		Channel: s.Channel(), Release: string(s.ID()), Weights: s.Weights(), Level: string(s.Level()), Limits: limits,
-	}
 }
