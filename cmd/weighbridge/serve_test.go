@@ -251,6 +251,24 @@ func TestServeReloads(t *testing.T) {
 	}
 	g.check(c, release, "I am version A.")
 
+	// A change that a running gateway can't take over is refused with all that came with it.
+	g.log.forget()
+	other := strings.NewReplacer("apps/*", "others/*", "metrics: 127.0.0.1:0", "metrics: 127.0.0.2:0").Replace(string(good))
+	if err := os.WriteFile(g.config, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.cmd.Process.Signal(syscall.SIGHUP)
+	if why := g.await("configuration was not reloaded; the old one stays")["err"]; why != "listen: a change needs a restart" {
+		t.Errorf("reload error = %q, want it to name listen", why)
+	}
+	g.check(c, release, "I am version A.")
+
+	// The policy accepted last stands even when its file is gone.
+	g.log.forget()
+	if err := os.Remove(g.PolicyFile); err != nil {
+		t.Fatal(err)
+	}
+
 	// A rule that goes takes effect at once.
 	g.writeConfig("spiffe://test.example/others/*")
 	g.cmd.Process.Signal(syscall.SIGHUP)

@@ -200,6 +200,10 @@ func TestNewPublicationReplacesTheOld(t *testing.T) {
 	if _, err := s.cat.Acquire("chat"); !errors.Is(err, catalog.ErrNotServing) {
 		t.Errorf("Acquire(chat) = %v, want %v", err, catalog.ErrNotServing)
 	}
+	// Setting the clock back must revive nothing even where nothing was ever served.
+	if mark := s.state.Floor().TimeHighWater; time.Since(mark) > time.Minute {
+		t.Errorf("time high-water mark = %v, want now, durably", mark)
+	}
 
 	a := s.release("a.gguf", 1, func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "Who?", Contains: "version A"} })
 	first := s.untilServes(a)
@@ -271,10 +275,10 @@ func TestBadPublicationChangesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.release("garbage.gguf", epoch, nil)
-		}, "start runtime"},
+		}, "start runtime: "},
 		{"runtime of another build", func(epoch int64) {
 			s.release("b.gguf", epoch, func(d *trust.Descriptor) { d.Runtime.Build = "sha256:" + strings.Repeat("0", 64) })
-		}, "start runtime"},
+		}, "want sha256:0000"}, // a text that no row before it leaves in the status
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -285,6 +289,32 @@ func TestBadPublicationChangesNothing(t *testing.T) {
 			}
 			s.check(a, "I am version A.")
 		})
+	}
+}
+
+// TestReleaseBringsItsTemplate counts the tokens of a prompt: the tiny models have one for each byte.
+func TestReleaseBringsItsTemplate(t *testing.T) {
+	s := newSite(t, gib)
+	const added = 150
+	a := s.release("a.gguf", 1, func(d *trust.Descriptor) {
+		d.Behaviour.ChatTemplate = strings.Repeat("x", added) + "{{ messages[0].content }}"
+	})
+	s.untilServes(a)
+	serving, err := s.cat.Acquire("chat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer serving.Done()
+	prompt := 0
+	req := backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: "hi"}}, MaxTokens: 8}
+	err = serving.Chat(t.Context(), req, func(c backends.Chunk) error {
+		if c.Usage != nil {
+			prompt = c.Usage.PromptTokens
+		}
+		return nil
+	})
+	if err != nil || prompt < added {
+		t.Errorf("prompt of %d tokens, %v, want at least the %d of the release's template", prompt, err, added)
 	}
 }
 

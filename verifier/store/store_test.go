@@ -119,6 +119,11 @@ func TestReadStatementsThroughLinks(t *testing.T) {
 	if len(bad) != 3 {
 		t.Errorf("problems = %v, want the links to a device, a directory and nothing", bad)
 	}
+	for _, b := range bad {
+		if filepath.Base(b.File) == "endless.json" && !strings.Contains(b.Err.Error(), "not a regular file") {
+			t.Errorf("%s: %v, want it refused before it is read", b.File, b.Err)
+		}
+	}
 }
 
 func TestWatchStatements(t *testing.T) {
