@@ -26,7 +26,7 @@ parts: ## fetch and build llama-server and the model_signing tool into the cache
 gemma: ## fetch the Gemma 3 270M weights into the cache; their terms are shown and accepted
 	@$(PARTS) gemma --accept-terms
 
-generate: ## regenerate the code of proto/
+generate: ## regenerate the code of proto/ and the assembly of the hash lanes
 	@.ci/generate
 
 fuzz: ## each fuzz target for 20 seconds

@@ -7,6 +7,7 @@ require (
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
 	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do
+	github.com/klauspost/cpuid/v2 v2.4.2 // whether the processor has the SHA instructions, which x/sys/cpu does not tell
 	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested as users type them
@@ -77,7 +78,6 @@ require (
 	github.com/in-toto/attestation v1.2.0 // indirect
 	github.com/in-toto/in-toto-golang v0.11.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/klauspost/cpuid/v2 v2.0.12 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/oklog/ulid/v2 v2.1.1 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
