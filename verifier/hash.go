@@ -5,17 +5,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"runtime"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/dio"
 	"github.com/weighbridge/weighbridge/verifier/oms"
-	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
 // DigestOptions say how a model is listed for signing.
@@ -71,22 +68,15 @@ func Digest(ctx context.Context, path string, o DigestOptions) (*Listing, error)
 		return nil, fmt.Errorf("list %s: %w", path, errors.Join(c.errs...))
 	}
 	l := &Listing{Name: modelName(path), Serialization: c.ser, Files: len(c.names), Loadable: c.loadable}
-	resources, sizes := make([][]oms.Resource, len(c.names)), make([]int64, len(c.names))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	resources := make([][]oms.Resource, len(c.names))
+	var files []digest.File
 	for i, name := range c.names {
-		g.Go(func() (err error) {
-			resources[i], sizes[i], err = hashFile(ctx, watched(t, o.Progress), name, c.ser)
-			return err
-		})
+		files = append(files, l.file(t, name, &resources[i]))
 	}
-	if err := g.Wait(); err != nil {
+	if err := digest.Check(ctx, c.ser.HashType, files, digest.Options{Progress: o.Progress}); err != nil {
 		return nil, fmt.Errorf("hash %s: %w", path, err)
 	}
-	for i, r := range resources {
-		l.Resources = append(l.Resources, r...)
-		l.Bytes += sizes[i]
-	}
+	l.Resources = slices.Concat(resources...)
 	if len(l.Resources) > oms.MaxResources {
 		return nil, fmt.Errorf("list %s: %d resources, want at most %d: take larger shards", path, len(l.Resources), oms.MaxResources)
 	}
@@ -157,7 +147,7 @@ func (c *collector) visit(e entry) (enter bool) {
 	case e.kind == unix.S_IFLNK:
 		c.errs = append(c.errs, fmt.Errorf("%s: is a symbolic link (--allow-symlinks signs what it leads to)", printable(e.name)))
 	case e.kind != unix.S_IFREG:
-		c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), errSpecial))
+		c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), dio.ErrNotRegular))
 	case e.link || e.real == e.name || e.real == "" || c.ignoredBy(e.real) != "":
 		if err := oms.CheckName(e.name); err != nil {
 			c.errs = append(c.errs, fmt.Errorf("%s: %w", printable(e.name), err))
@@ -177,31 +167,33 @@ func (c *collector) ignoredBy(name string) string {
 	return ""
 }
 
-// hashFile reads one file once and returns its resources.
-func hashFile(ctx context.Context, src seal.Source, name string, ser oms.Serialization) ([]oms.Resource, int64, error) {
-	r, size, err := src.Open(name)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s %s", printable(name), reason(err))
+// file reads one file into its resources.
+func (l *Listing) file(t *tree, name string, into *[]oms.Resource) digest.File {
+	f := &treeFile{tree: t, name: name}
+	return digest.File{
+		Open: func() (digest.Input, error) {
+			r, err := f.open()
+			if err != nil {
+				return digest.Input{}, err
+			}
+			parts, err := cut(name, r.Size(), l.Serialization)
+			return digest.Input{Source: r, Size: r.Size(), Parts: parts}, err
+		},
+		Done: func(r digest.Result) error {
+			f.close()
+			if r.Err != nil {
+				return fmt.Errorf("%s %s", printable(name), reason(r.Err))
+			}
+			l.Bytes += r.Bytes
+			for _, s := range r.Mismatches { // no digest is known yet: every part is a mismatch, and says what was there
+				*into = append(*into, oms.Resource{Name: s.Part.Name, Algorithm: string(l.Serialization.HashType), Digest: hex.EncodeToString(s.Actual)})
+			}
+			return nil
+		},
 	}
-	defer r.Close()
-	parts, err := cut(name, size, ser)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", printable(name), err)
-	}
-	// No digest is known yet: every part is a mismatch, and says what was there.
-	n, sums, err := digest.Copy(ctx, io.Discard, r, ser.HashType, parts, size)
-	switch {
-	case errors.Is(err, digest.ErrTooLong), err == nil && n < size:
-		return nil, 0, fmt.Errorf("%s changed while it was read", printable(name))
-	case err != nil:
-		return nil, 0, fmt.Errorf("%s: %w", printable(name), err)
-	}
-	resources := make([]oms.Resource, 0, len(sums))
-	for _, s := range sums {
-		resources = append(resources, oms.Resource{Name: s.Part.Name, Algorithm: string(ser.HashType), Digest: hex.EncodeToString(s.Actual)})
-	}
-	return resources, size, nil
 }
+
+var errShards = fmt.Errorf("would have more than %d shards: take larger ones", oms.MaxResources)
 
 // cut names the parts of a file of that size.
 func cut(name string, size int64, ser oms.Serialization) ([]digest.Part, error) {
@@ -209,7 +201,7 @@ func cut(name string, size int64, ser oms.Serialization) ([]digest.Part, error) 
 		return []digest.Part{{Name: name, End: digest.ToEnd}}, nil
 	}
 	if size/ser.ShardSize >= oms.MaxResources {
-		return nil, fmt.Errorf("more than %d shards: take larger ones", oms.MaxResources)
+		return nil, errShards
 	}
 	var parts []digest.Part
 	for at := int64(0); at < size; at += ser.ShardSize {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weighbridge/weighbridge/verifier/dio"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 )
 
@@ -222,7 +223,7 @@ func (s *scanner) visit(e entry) (enter bool) {
 		}
 		s.bad(e, why)
 	default:
-		s.bad(e, errSpecial.Error())
+		s.bad(e, dio.ErrNotRegular.Error())
 	}
 	return false
 }

@@ -3,7 +3,6 @@ package verifier
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,10 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/dio"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
 // A tree is an opened model: a directory, or the one file of a single-file model. It is a [seal.Source].
@@ -21,10 +24,7 @@ type tree struct {
 	links bool     // follow symbolic links
 }
 
-var (
-	errLink    = errors.New("is a symbolic link, or behind one")
-	errSpecial = errors.New("is not a regular file")
-)
+var errLink = errors.New("is a symbolic link, or behind one")
 
 // openTree opens the model at path, which may be named through links: it is the caller who says where the model is.
 func openTree(path string, links bool) (*tree, error) {
@@ -52,21 +52,12 @@ func (t *tree) Close() error {
 }
 
 // Open opens a listed file for reading.
-func (t *tree) Open(name string) (io.ReadCloser, int64, error) {
+func (t *tree) Open(name string) (*os.File, error) {
 	fd, err := t.open(name, unix.O_RDONLY)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errSpecial
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // open returns a descriptor of the file of that name. The kernel resolves one component at a time, from the opened
@@ -124,8 +115,12 @@ func reason(err error) string {
 		return "is missing"
 	case errors.Is(err, errLink):
 		return errLink.Error()
-	case errors.Is(err, errSpecial), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
-		return errSpecial.Error()
+	case errors.Is(err, dio.ErrNotRegular), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
+		return dio.ErrNotRegular.Error()
+	case errors.Is(err, digest.ErrGrew), errors.Is(err, digest.ErrShrank), errors.Is(err, seal.ErrChanged):
+		return "changed while it was read"
+	case errors.Is(err, errShards):
+		return errShards.Error()
 	}
 	return "can't be read: " + err.Error()
 }

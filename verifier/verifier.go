@@ -14,17 +14,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/dio"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
@@ -122,88 +118,80 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 	if t.dir == nil && problems != nil {
 		return Report{}, refuse(t, problems) // a directory's signature: no listed file can be here
 	}
-	var mu sync.Mutex
-	var total atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	c := &checking{tree: t, manifest: m}
+	var files []digest.File
 	for _, f := range m.Files() {
-		g.Go(func() error {
-			n, found, err := verifyFile(ctx, watched(t, o.Progress), m, f)
-			total.Add(n)
-			mu.Lock()
-			defer mu.Unlock()
-			problems = append(problems, found...)
-			return err
-		})
+		files = append(files, c.file(f))
 	}
-	if err := g.Wait(); err != nil {
+	if err := digest.Check(ctx, m.Algorithm(), files, digest.Options{Progress: o.Progress}); err != nil {
 		return Report{}, fmt.Errorf("verify %s: %w", path, err)
 	}
-	if problems != nil {
+	if problems = append(problems, c.problems...); problems != nil {
 		return Report{}, refuse(t, problems)
 	}
-	return Report{m.Root(), len(m.Files()), total.Load(), time.Since(start).Seconds()}, nil
+	return Report{m.Root(), len(m.Files()), c.bytes, time.Since(start).Seconds()}, nil
 }
 
-// verifyFile returns what is wrong with one listed file; its error means only that ctx ended.
-func verifyFile(ctx context.Context, src seal.Source, m *oms.Manifest, f oms.File) (int64, []Problem, error) {
-	r, size, err := src.Open(f.Name)
-	if err != nil {
-		return 0, []Problem{unreadable(m, f, err)}, nil
+// A checking collects what is wrong with the files of one model.
+type checking struct {
+	tree     *tree
+	manifest *oms.Manifest
+	problems []Problem
+	bytes    int64
+}
+
+func (c *checking) file(listed oms.File) digest.File {
+	f := &treeFile{tree: c.tree, name: listed.Name}
+	return digest.File{
+		Open: func() (digest.Input, error) {
+			r, err := f.open()
+			if err != nil {
+				return digest.Input{}, err
+			}
+			return digest.Input{Source: r, Size: r.Size(), Parts: listed.Parts}, nil
+		},
+		Done: func(r digest.Result) error {
+			f.close()
+			c.bytes += r.Bytes
+			if r.Err != nil {
+				c.problems = append(c.problems, unreadable(c.manifest, listed, r.Err))
+			}
+			for _, b := range r.Mismatches {
+				c.problems = append(c.problems, mismatch(listed.Name, c.manifest, b))
+			}
+			return nil
+		},
 	}
-	defer r.Close()
-	n, bad, err := digest.Copy(ctx, io.Discard, r, m.Algorithm(), f.Parts, size)
-	switch {
-	case ctx.Err() != nil:
-		return n, nil, ctx.Err()
-	case errors.Is(err, digest.ErrTooLong), err == nil && n < size:
-		return n, []Problem{{File: shown(f.Name), Why: "it changed while it was read"}}, nil
-	case err != nil:
-		return n, []Problem{unreadable(m, f, err)}, nil
+}
+
+// A treeFile is a file of a model that is opened when its turn comes.
+type treeFile struct {
+	tree   *tree
+	name   string
+	file   *os.File
+	reader *dio.File
+}
+
+func (f *treeFile) open() (_ *dio.File, err error) {
+	if f.file, err = f.tree.Open(f.name); err == nil {
+		f.reader, err = dio.New(f.file)
 	}
-	problems := make([]Problem, 0, len(bad))
-	for _, b := range bad {
-		problems = append(problems, mismatch(f.Name, m, b))
+	return f.reader, err
+}
+
+func (f *treeFile) close() {
+	if f.reader != nil {
+		f.reader.Close()
 	}
-	return n, problems, nil
-}
-
-// watched tells progress of what is read from src.
-func watched(src seal.Source, progress func(int64)) seal.Source {
-	if progress == nil {
-		return src
+	if f.file != nil {
+		f.file.Close()
 	}
-	return watchedSource{src, progress}
 }
 
-type watchedSource struct {
-	seal.Source
-	progress func(int64)
-}
-
-func (s watchedSource) Open(name string) (io.ReadCloser, int64, error) {
-	r, size, err := s.Source.Open(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	return watchedFile{r, s.progress}, size, nil
-}
-
-type watchedFile struct {
-	io.ReadCloser
-	progress func(int64)
-}
-
-func (f watchedFile) Read(p []byte) (int, error) {
-	n, err := f.ReadCloser.Read(p)
-	f.progress(int64(n))
-	return n, err
-}
-
-// Admit is the one way from untrusted bytes to sealed weights. The files under path must be exactly those of the
-// approved manifest: an unlisted one is refused like a missing or an altered one. It takes at most limit bytes of
-// memory. A [*Refused] lists what is wrong with the files.
-func Admit(ctx context.Context, path string, m *oms.Manifest, limit int64) (*seal.Weights, error) {
+// Admit is the one way from untrusted bytes to weights in the pool. The files under path must be exactly those of the
+// approved manifest: an unlisted one is refused like a missing or an altered one. A [*Refused] lists what is wrong with
+// the files.
+func Admit(ctx context.Context, pool *seal.Pool, path string, m *oms.Manifest, o seal.Options) (*seal.Weights, error) {
 	t, err := openTree(path, m.AllowSymlinks())
 	if err != nil {
 		return nil, err
@@ -217,7 +205,7 @@ func Admit(ctx context.Context, path string, m *oms.Manifest, limit int64) (*sea
 	if problems != nil {
 		return nil, refuse(t, problems)
 	}
-	w, err := seal.Load(ctx, m, t, limit)
+	w, err := pool.Load(ctx, m, t, o)
 	var wrong *seal.MismatchError
 	if !errors.As(err, &wrong) {
 		return w, err

@@ -19,6 +19,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/digest"
 	"github.com/weighbridge/weighbridge/verifier/oms"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
@@ -195,7 +196,7 @@ func TestVerify(t *testing.T) {
 			if err == nil && (report.Root != m.Root() || report.Files != 3 || report.Bytes != 2507) {
 				t.Errorf("Verify = %+v", report)
 			}
-			w, err := verifier.Admit(t.Context(), dir, m, limit)
+			w, err := verifier.Admit(t.Context(), seal.NewPool(limit), dir, m, seal.Options{})
 			if got := problems(t, err); (got == "") != (tt.want == "") {
 				t.Errorf("Admit: %s\nwant: %s", got, tt.want)
 			}
@@ -260,7 +261,7 @@ func TestVerifySingleFile(t *testing.T) {
 		if _, err := verifier.Verify(t.Context(), path, m, verifier.Options{}); err != nil {
 			t.Errorf("Verify(%+v) = %v", o, err)
 		}
-		w, err := verifier.Admit(t.Context(), path, m, 7)
+		w, err := verifier.Admit(t.Context(), seal.NewPool(7), path, m, seal.Options{})
 		if err != nil || !slices.Equal(w.Names(), []string{"."}) {
 			t.Errorf("Admit(%+v) = %v", o, err)
 		}
@@ -305,11 +306,11 @@ func TestVerifyCouldNotLook(t *testing.T) {
 func TestAdmitLimit(t *testing.T) {
 	dir := model(t)
 	m := sign(t, dir, verifier.DigestOptions{IgnoreGit: true, IgnorePaths: []string{"cache", "notes.txt"}})
-	if _, err := verifier.Admit(t.Context(), dir, m, 2506); err == nil {
+	if _, err := verifier.Admit(t.Context(), seal.NewPool(2506), dir, m, seal.Options{}); err == nil {
 		t.Error("Admit takes more memory than allowed")
 	}
 	write(t, dir, map[string]string{"model.sig": "{}"}) // a signature at its conventional place is no stranger
-	w, err := verifier.Admit(t.Context(), dir, m, 2507)
+	w, err := verifier.Admit(t.Context(), seal.NewPool(2507), dir, m, seal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

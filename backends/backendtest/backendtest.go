@@ -66,8 +66,10 @@ func Seal(t testing.TB, path string) *seal.Weights {
 	check(t, signed.VerifyKey(key.Public()))
 	manifest, err := oms.ParseManifest(signed)
 	check(t, err)
-	w, err := verifier.Admit(t.Context(), path, manifest, maxWeights)
+	pool := seal.NewPool(maxWeights)
+	w, err := verifier.Admit(t.Context(), pool, path, manifest, seal.Options{})
 	check(t, err)
+	check(t, pool.Close()) // nothing stays warm, so that tests see what is left
 	t.Cleanup(func() { w.Close() })
 	return w
 }

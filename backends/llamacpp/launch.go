@@ -26,12 +26,12 @@ const (
 	modelDir   = "model" // links to the parts of a split model
 )
 
-// parts are what every launch is made of: descriptors of sealed memory only, so that a restart reads no file.
+// parts are what every launch is made of, in sealed memory: a restart reads no file.
 type parts struct {
 	build    string // digest of binary
 	binary   *os.File
+	weights  *seal.Weights
 	names    []string // of the model's files
-	model    []*os.File
 	template *os.File // nil: the one in the model
 	args     map[string]string
 }
@@ -53,12 +53,8 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if p.names, err = ModelFiles(w.Names()); err != nil {
 		return p, err
 	}
-	for _, n := range p.names {
-		f, err := w.Dup(n)
-		if err != nil {
-			return p, err
-		}
-		p.model = append(p.model, f)
+	if p.weights, err = w.Share(); err != nil {
+		return p, err
 	}
 	if spec.ChatTemplate != "" {
 		if p.template, err = seal.Bytes("chat-template", []byte(spec.ChatTemplate)); err != nil {
@@ -74,9 +70,10 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 }
 
 func (p *parts) close() {
-	for _, f := range append(p.model, p.template, p.binary) {
+	for _, f := range []*os.File{p.template, p.binary} {
 		f.Close() // nothing to lose: they are read-only; a nil File only returns an error
 	}
+	p.weights.Close()
 	*p = parts{}
 }
 
@@ -110,7 +107,15 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	}
 	defer key.Close()
 
-	files := append([]*os.File{key}, p.model...)
+	files := []*os.File{key}
+	for _, n := range p.names { // each launch looks at the seals again
+		f, err := p.weights.Dup(n)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
 	modelPath, err := p.modelPath(dir, 1)
 	if err != nil {
 		return nil, err
@@ -140,7 +145,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 
 // modelPath returns the path of the model for a child that inherits its files from the given index on.
 func (p *parts) modelPath(dir string, index int) (string, error) {
-	if len(p.model) == 1 {
+	if len(p.names) == 1 {
 		return process.Path(index), nil
 	}
 	if err := os.Mkdir(filepath.Join(dir, modelDir), 0o700); err != nil {

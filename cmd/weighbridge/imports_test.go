@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"gateway/catalog"},
 	{"gateway", "proto"},
 	{"configs"},
-	{"cmd"},
+	{"cmd", "benchmarks"},
 }
 
 // layer returns the height of a package of this module, by the longest prefix that names it.

@@ -29,6 +29,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/control"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/telemetry"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
@@ -114,8 +115,10 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
+	pool := seal.NewPool(memoryBudget(cfg))
+	defer pool.Close()
 	cat, err := catalog.New(catalog.Config{
-		State: state, NewBackend: backend, Memory: memoryBudget(cfg), Now: time.Now, Log: log,
+		State: state, NewBackend: backend, Pool: pool, Now: time.Now, Log: log,
 		Meter: tel.Meter("weighbridge/catalog"), Tracer: tel.Tracer("weighbridge/catalog"),
 	})
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -38,7 +39,7 @@ var (
 type Config struct {
 	State      *store.State
 	NewBackend func(kind string) (backends.Backend, error) // a fresh backend for one release
-	Memory     int64                                       // bytes of sealed weights held at one time, over all channels
+	Pool       *seal.Pool                                  // the memory for the weights of all channels
 	Now        func() time.Time
 	Log        *slog.Logger
 	Meter      metric.Meter
@@ -61,9 +62,6 @@ type Catalog struct {
 
 	channels atomic.Pointer[map[string]*channel] // immutable once published
 	policy   atomic.Pointer[trust.Policy]
-
-	sealed    atomic.Int64  // bytes of sealed weights held, at most cfg.Memory
-	admitting chan struct{} // held by the one that takes more
 
 	// Owned by Run.
 	inputs Inputs
@@ -89,7 +87,7 @@ func New(cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), admitting: make(chan struct{}, 1), told: map[string]string{}, last: map[string]trust.Channel{}}
+	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, last: map[string]trust.Channel{}}
 	c.channels.Store(&map[string]*channel{})
 	return c, nil
 }

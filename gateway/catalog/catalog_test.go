@@ -21,6 +21,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -103,7 +104,7 @@ func (s *site) start(memory int64) {
 	var err error
 	s.sockets = s.t.TempDir()
 	s.cat, err = catalog.New(catalog.Config{
-		State: s.state, Memory: memory, NewBackend: s.backend, Now: s.now, Log: s.log(),
+		State: s.state, Pool: seal.NewPool(memory), NewBackend: s.backend, Now: s.now, Log: s.log(),
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {

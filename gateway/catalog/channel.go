@@ -80,7 +80,7 @@ func (ch *channel) hear(t target) {
 	}
 	ch.wanted = t
 	r := ch.current.Load()
-	if r == nil || t.decision.Allows(r.release) {
+	if r == nil || t.decision.Allows(r.release) && t.decision.AcceptsLevel(string(r.weights.Level())) {
 		return
 	}
 	ch.replace(nil, 0)
@@ -89,7 +89,7 @@ func (ch *channel) hear(t target) {
 	} else {
 		ch.set(StateFailed, ch.status().Error)
 	}
-	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release)
+	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "level", r.weights.Level())
 }
 
 // run carries out what is wanted until ctx ends, then stops everything it started.
@@ -234,20 +234,22 @@ func (ch *channel) prepare(ctx context.Context, start func(context.Context, stri
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
 	fresh, err := ch.prepare(ctx, func(ctx context.Context, _ string, t target) (*running, error) {
-		r, err := ch.c.launch(ctx, t, failed.weights)
-		if err == nil {
-			r.borrowed.Store(true)
+		weights, err := failed.weights.Share()
+		if err != nil {
+			return nil, err
 		}
-		return r, err
+		r, err := ch.c.launch(ctx, t, weights)
+		if err != nil {
+			return nil, errors.Join(err, weights.Close())
+		}
+		return r, nil
 	})
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)
 	}
-	fresh.loadTime, fresh.sealedBytes = failed.loadTime, failed.sealedBytes
+	fresh.loadTime = failed.loadTime
 	fresh.epoch.Store(failed.epoch.Load())
 	fresh.publication.Store(failed.publication.Load())
-	failed.borrowed.Store(true) // its weights live on in fresh
-	fresh.borrowed.Store(false)
 	ch.replace(fresh, 0)
 	return ch.commit(fresh)
 }

@@ -27,8 +27,6 @@ type running struct {
 	since       time.Time
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
-	sealedBytes int64
-	borrowed    atomic.Bool // the weights are another running's, to close and to account for
 
 	epoch       atomic.Int64
 	publication atomic.Pointer[statement.ID]
@@ -43,55 +41,48 @@ type running struct {
 func (c *Catalog) start(ctx context.Context, channel string, t target) (*running, error) {
 	ctx, span := c.cfg.Tracer.Start(ctx, "load "+channel)
 	defer span.End()
+	begun := c.cfg.Now()
+	weights, err := c.weights(ctx, channel, t)
+	if err != nil {
+		return nil, err
+	}
+	loadTime := c.cfg.Now().Sub(begun)
+	r, err := c.launch(ctx, t, weights)
+	if err != nil {
+		return nil, errors.Join(err, weights.Close())
+	}
+	r.loadTime = loadTime
+	return r, nil
+}
+
+// weights returns the release's weights: those in memory already, or else from the first good copy on disk.
+func (c *Catalog) weights(ctx context.Context, channel string, t target) (*seal.Weights, error) {
 	manifest := t.decision.Release.Manifest()
+	if w := c.cfg.Pool.Get(manifest); w != nil {
+		return w, nil
+	}
 	paths, err := store.FindWeights(t.weights, manifest.Root())
 	if err != nil {
 		return nil, err
 	}
-	begun := c.cfg.Now()
+	ctx, span := c.cfg.Tracer.Start(ctx, "verify and seal")
+	defer span.End()
 	var errs []error
 	for _, path := range paths {
-		weights, size, err := c.admit(ctx, path, t)
+		w, err := verifier.Admit(ctx, c.cfg.Pool, path, manifest, seal.Options{Measured: t.decision.AcceptsLevel(string(seal.Measured))})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
-		loadTime := c.cfg.Now().Sub(begun)
-		r, err := c.launch(ctx, t, weights)
-		if err != nil {
-			weights.Close()
-			c.sealed.Add(-size)
-			return nil, err
-		}
-		r.loadTime, r.sealedBytes = loadTime, size
 		for _, err := range errs {
 			c.cfg.Log.Warn("a copy of the weights is bad; another one serves", "channel", channel, "release", t.decision.Serve, "err", err)
 		}
-		return r, nil
+		return w, nil
 	}
 	return nil, errors.Join(errs...)
 }
 
-// admit seals the weights at path within what is left of the memory budget, and takes their size out of it.
-func (c *Catalog) admit(ctx context.Context, path string, t target) (*seal.Weights, int64, error) {
-	// One at a time: each may take all that is left of the budget, and they would only share the same disk.
-	select {
-	case c.admitting <- struct{}{}:
-		defer func() { <-c.admitting }()
-	case <-ctx.Done():
-		return nil, 0, ctx.Err()
-	}
-	ctx, span := c.cfg.Tracer.Start(ctx, "verify and seal")
-	defer span.End()
-	weights, err := verifier.Admit(ctx, path, t.decision.Release.Manifest(), c.cfg.Memory-c.sealed.Load())
-	if err != nil {
-		return nil, 0, err
-	}
-	c.sealed.Add(weights.Size())
-	return weights, weights.Size(), nil
-}
-
-// launch starts a runtime on sealed weights and asks it the release's warm-up prompt.
+// launch starts a runtime on weights, which it keeps if it returns no error, and asks it the release's warm-up prompt.
 func (c *Catalog) launch(ctx context.Context, t target, weights *seal.Weights) (*running, error) {
 	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
 	defer span.End()
@@ -206,13 +197,9 @@ func (r *running) discard() {
 	if err := stopBackend(r.backend); err != nil {
 		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
 	}
-	if r.borrowed.Load() {
-		return
-	}
 	if err := r.weights.Close(); err != nil {
 		r.c.cfg.Log.Error("sealed weights were not let go", "release", r.release, "err", err)
 	}
-	r.c.sealed.Add(-r.sealedBytes)
 }
 
 // Serving is one request's hold on a running release. Done must be called once.

@@ -5,19 +5,39 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/dio"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 )
 
 // A Source opens the files of a model.
 type Source interface {
-	// Open opens a listed file for one sequential read and says how many bytes it has. It MUST refuse what is not a
-	// regular file and, unless the manifest allows them, symbolic links anywhere on the way. It is called once for
-	// each file. The caller closes what it returns.
-	Open(name string) (f io.ReadCloser, size int64, err error)
+	// Open opens a listed file for reading. It MUST refuse what is not a regular file and, unless the manifest allows
+	// them, symbolic links anywhere on the way. It is called once for each file. The caller closes what it returns.
+	Open(name string) (*os.File, error)
+}
+
+// Options of [Pool.Load]. The zero value asks for the strongest guarantee and tells nobody.
+type Options struct {
+	// Measured accepts level Measured for weights that are larger than the whole pool.
+	Measured bool
+	// Progress is told how many bytes were read so far and how many there are. It is called concurrently.
+	Progress func(done, total int64)
+	// Loaded is told of each file that is the approved one, when it is. It is not called concurrently.
+	Loaded func(FileTimes)
+}
+
+// FileTimes says what the time of loading a file went into. The phases overlap.
+type FileTimes struct {
+	Name                   string
+	Bytes                  int64
+	Read, Copy, Hash, Seal digest.Phase
 }
 
 // A MismatchError lists everything about the files that is not as the manifest says. Retrying with the same source
@@ -62,73 +82,188 @@ func (e *MismatchError) Unwrap() []error {
 	return errs
 }
 
-// ErrTooLarge means that the weights need more memory than the limit leaves: free some, or raise it.
-var ErrTooLarge = errors.New("weights do not fit in memory")
+// Load returns the manifest's weights, those that are sealed already or else from src: it reads each listed file once,
+// hashing it on its way into memory, and seals it. Room for all of them is taken before the first byte is read. If
+// anything is not as listed, Load goes on to find what else is wrong, keeps nothing and returns a [*MismatchError]. One
+// load runs at a time, others wait.
+func (p *Pool) Load(ctx context.Context, m *oms.Manifest, src Source, o Options) (*Weights, error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, fmt.Errorf("load weights: %w", err)
+	}
+	defer p.unlock()
+	if w := p.Get(m); w != nil {
+		return w, nil
+	}
+	l := &load{pool: p, options: o, held: &held{pool: p, key: keyOf(m), root: m.Root(), level: Sealed, files: map[string]file{}}}
+	if err := l.run(ctx, m, src); err != nil {
+		return nil, fmt.Errorf("load weights: %w", errors.Join(err, l.held.close()))
+	}
+	return p.add(l.held), nil // the last step: until here there are no Weights
+}
 
-// Load reads each file that the manifest lists once, hashing it on its way into memory, and seals it. All files take
-// at most limit bytes together; each is checked against what is left before memory is taken for it. If anything is not
-// as listed, Load goes on to find what else is wrong, keeps nothing and returns a [*MismatchError].
-func Load(ctx context.Context, m *oms.Manifest, src Source, limit int64) (_ *Weights, err error) {
-	w := &Weights{files: map[string]*os.File{}}
+// A load is one call of Load that reads files.
+type load struct {
+	pool    *Pool
+	options Options
+	held    *held
+	wrong   []Mismatch
+	read    atomic.Int64
+	copied  atomic.Int64
+}
+
+// run fills held, or fails. Every file that it leaves in held is to be closed.
+func (l *load) run(ctx context.Context, m *oms.Manifest, src Source) error {
+	listed := m.Files()
+	inputs := make([]*input, 0, len(listed))
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.Close()) // a failure that only partly happened must not keep memory
+		for _, in := range inputs {
+			in.close()
 		}
 	}()
-	var wrong []Mismatch
-	for _, f := range m.Files() {
-		sealed, bad, size, err := loadFile(ctx, m.Algorithm(), f, src, limit-w.size)
-		if err != nil {
-			return nil, fmt.Errorf("load weights: %q: %w", f.Name, err)
+	for _, f := range listed {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-		if bad != nil {
-			wrong = append(wrong, bad...)
+		in, err := openInput(src, f)
+		if err != nil {
+			l.wrong = append(l.wrong, Mismatch{File: f.Name, Err: err})
 			continue
 		}
-		w.files[f.Name] = sealed
-		w.names = append(w.names, f.Name)
-		w.size += size
+		inputs = append(inputs, in)
+		if l.held.size += in.reader.Size(); l.held.size < 0 || l.held.size > oms.MaxFileSize {
+			return fmt.Errorf("%w: %q alone has %d bytes", ErrTooLarge, f.Name, in.reader.Size())
+		}
+		l.held.names = append(l.held.names, f.Name)
 	}
-	if wrong != nil {
-		return nil, &MismatchError{wrong}
+	if l.options.Measured && l.held.size > l.pool.limit {
+		l.held.level = Measured
+	} else if err := l.pool.reserve(l.held.size); err != nil {
+		return err
 	}
-	w.root = m.Root() // the last step: until here w is not valid
-	return w, nil
+	err := digest.Check(ctx, m.Algorithm(), l.files(inputs), digest.Options{Progress: l.progress})
+	if err == nil && l.wrong != nil {
+		err = &MismatchError{l.wrong}
+	}
+	if err != nil && l.held.level == Sealed {
+		l.pool.unreserve(l.held.size)
+	}
+	return err
 }
 
-// loadFile returns either the sealed file, or what is wrong with it, or an error that ends the whole Load.
-func loadFile(ctx context.Context, alg digest.Algorithm, f oms.File, src Source, limit int64) (_ *os.File, _ []Mismatch, size int64, err error) {
-	r, size, err := src.Open(f.Name)
+func (l *load) progress(n int64) {
+	if read := l.read.Add(n); l.options.Progress != nil {
+		l.options.Progress(read, l.held.size)
+	}
+}
+
+// An input is a listed file that was opened.
+type input struct {
+	listed oms.File
+	file   *os.File
+	stat   unix.Stat_t // when it was opened
+	reader *dio.File
+	memory *memory // that it lands in; nil at level Measured, and before its turn
+}
+
+func openInput(src Source, listed oms.File) (*input, error) {
+	f, err := src.Open(listed.Name)
 	if err != nil {
-		return nil, []Mismatch{{File: f.Name, Err: err}}, 0, nil
+		return nil, err
 	}
-	defer r.Close()
-	if size > limit {
-		return nil, nil, 0, fmt.Errorf("%w: it needs %d bytes, %d are left", ErrTooLarge, size, max(limit, 0))
+	in := &input{listed: listed, file: f}
+	if in.reader, err = dio.New(f); err == nil {
+		err = os.NewSyscallError("fstat", unix.Fstat(int(f.Fd()), &in.stat))
 	}
-	mem, err := create(f.Name, false)
 	if err != nil {
-		return nil, nil, 0, err
+		in.close()
+		return nil, err
 	}
-	n, bad, err := digest.Copy(ctx, mem, r, alg, f.Parts, size)
+	return in, nil
+}
+
+// close lets go what was not handed on.
+func (in *input) close() {
+	if in.reader != nil {
+		in.reader.Close()
+	}
+	if in.file != nil {
+		in.file.Close()
+	}
+	if in.memory != nil {
+		in.memory.f.Close()
+	}
+}
+
+func (l *load) files(inputs []*input) []digest.File {
+	files := make([]digest.File, 0, len(inputs))
+	for _, in := range inputs {
+		files = append(files, digest.File{
+			Open: func() (digest.Input, error) { return l.open(in) },
+			Done: func(r digest.Result) error { return l.done(in, r) },
+		})
+	}
+	return files
+}
+
+func (l *load) open(in *input) (digest.Input, error) {
+	opened := digest.Input{Source: in.reader, Size: in.reader.Size(), Parts: in.listed.Parts}
+	if l.held.level == Measured {
+		return opened, nil
+	}
+	var err error
+	in.memory, err = newMemory(in.listed.Name, in.reader.Size(), l.room)
+	opened.Target = in.memory
+	return opened, err
+}
+
+// done seals a file that is the approved one, or notes what is wrong with it. Its error ends the whole load.
+func (l *load) done(in *input, r digest.Result) error {
+	name := in.listed.Name
 	switch {
-	case errors.Is(err, digest.ErrTooLong):
-		return nil, []Mismatch{{File: f.Name, Err: errors.New("it grew while it was read")}}, 0, mem.Close()
-	case err != nil:
-		return nil, nil, 0, errors.Join(err, mem.Close())
-	case n < size:
-		return nil, []Mismatch{{File: f.Name, Err: errors.New("it shrank while it was read")}}, 0, mem.Close()
-	case bad != nil:
-		return nil, wrong(f.Name, bad), 0, mem.Close()
+	case errors.Is(r.Err, errMemory):
+		return r.Err
+	case r.Err != nil:
+		l.wrong = append(l.wrong, Mismatch{File: name, Err: r.Err})
+		return nil
 	}
-	sealed, err := seal(mem, f.Name, 0o444)
-	return sealed, nil, size, err
+	for _, b := range r.Mismatches {
+		l.wrong = append(l.wrong, Mismatch{File: name, Mismatch: b})
+	}
+	if len(r.Mismatches) > 0 {
+		return nil
+	}
+	if l.held.level == Measured {
+		if err := unchanged(in.file, in.stat); err != nil { // a block may have been written after it was hashed
+			l.wrong = append(l.wrong, Mismatch{File: name, Err: err})
+			return nil
+		}
+	}
+	times := FileTimes{Name: name, Bytes: r.Bytes, Read: r.Read, Copy: r.Copy, Hash: r.Hash}
+	f, err := l.keep(in, &times.Seal)
+	if err != nil {
+		return err
+	}
+	l.held.files[name] = f
+	if l.options.Loaded != nil {
+		l.options.Loaded(times)
+	}
+	return nil
 }
 
-func wrong(name string, bad []digest.Mismatch) []Mismatch {
-	all := make([]Mismatch, 0, len(bad))
-	for _, b := range bad {
-		all = append(all, Mismatch{File: name, Mismatch: b})
+// keep takes what in holds, sealed or as it was measured.
+func (l *load) keep(in *input, phase *digest.Phase) (f file, err error) {
+	if l.held.level == Measured {
+		f.File, f.stat, in.file = in.file, in.stat, nil
+		return f, nil
 	}
-	return all
+	phase.Start = time.Now()
+	mem := in.memory.f
+	in.memory = nil
+	if f.File, err = seal(mem, in.listed.Name, 0o444); err != nil {
+		return f, err
+	}
+	f.lock, err = keepFromSwap(f.File)
+	phase.End = time.Now()
+	phase.Busy = phase.End.Sub(phase.Start)
+	return f, err
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/digest"
+	"github.com/weighbridge/weighbridge/verifier/dio"
 )
 
 const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
@@ -55,17 +57,22 @@ func seal(f *os.File, name string, mode uint32) (_ *os.File, err error) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		return nil, fmt.Errorf("seal %q: %w", name, os.NewSyscallError("fcntl F_ADD_SEALS", err))
 	}
-	return reopen(f, name)
+	return reopenSealed(f, name)
 }
 
-// reopen checks the seals of f and opens the memory behind it once more, for reading.
-func reopen(f *os.File, name string) (*os.File, error) {
+// reopenSealed checks the seals of f and opens the memory behind it once more, for reading.
+func reopenSealed(f *os.File, name string) (*os.File, error) {
 	if err := check(f); err != nil {
 		return nil, fmt.Errorf("file %q: %w", name, err)
 	}
+	return reopen(f, name)
+}
+
+// reopen opens the file behind f once more, for reading and with its own offset, whatever its name leads to now.
+func reopen(f *os.File, name string) (*os.File, error) {
 	r, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("reopen sealed file %q: %w", name, err)
+		return nil, fmt.Errorf("reopen file %q: %w", name, err)
 	}
 	return r, nil
 }
@@ -104,31 +111,44 @@ func Executable(ctx context.Context, path, want string) (_ *os.File, sum string,
 		return nil, "", fmt.Errorf("seal program: %w", err)
 	}
 	defer src.Close()
-	info, err := src.Stat()
-	switch {
-	case err != nil:
-		return nil, "", fmt.Errorf("seal program: %w", err)
-	case !info.Mode().IsRegular():
-		return nil, "", fmt.Errorf("seal program: %s is not a regular file", path)
-	case info.Size() > maxExecutable:
-		return nil, "", fmt.Errorf("seal program: %s has %d bytes, want at most %d", path, info.Size(), maxExecutable)
+	r, err := dio.New(src)
+	if err != nil {
+		return nil, "", fmt.Errorf("seal program: %s: %w", path, err)
 	}
-	f, err := create(info.Name(), true)
+	defer r.Close()
+	if r.Size() > maxExecutable {
+		return nil, "", fmt.Errorf("seal program: %s has %d bytes, want at most %d", path, r.Size(), maxExecutable)
+	}
+	f, err := create(filepath.Base(path), true)
 	if err != nil {
 		return nil, "", fmt.Errorf("seal program: %w", err)
 	}
-	whole := []digest.Part{{Name: path, End: digest.ToEnd}} // no digest is approved here: the mismatch tells the real one
-	_, actual, err := digest.Copy(ctx, f, src, digest.SHA256, whole, maxExecutable)
-	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("seal program %s: %w", path, err), f.Close())
+	if sum, err = copyProgram(ctx, f, r); err == nil && want != "" && sum != want {
+		err = fmt.Errorf("has digest %s, want %s", sum, want)
 	}
-	sum = "sha256:" + hex.EncodeToString(actual[0].Actual)
-	if want != "" && sum != want {
-		return nil, "", errors.Join(fmt.Errorf("seal program: %s has digest %s, want %s", path, sum, want), f.Close())
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("seal program: %s: %w", path, err), f.Close())
 	}
 	sealed, err := seal(f, path, 0o555)
 	if err != nil {
 		return nil, "", fmt.Errorf("seal program: %w", err)
 	}
 	return sealed, sum, nil
+}
+
+// copyProgram copies r to dst and returns the digest of what was copied.
+func copyProgram(ctx context.Context, dst *os.File, r *dio.File) (sum string, err error) {
+	whole := []digest.Part{{Name: "program", End: digest.ToEnd}} // no digest is approved here: the mismatch tells the real one
+	err = digest.Check(ctx, digest.SHA256, []digest.File{{
+		Open: func() (digest.Input, error) {
+			return digest.Input{Source: r, Size: r.Size(), Parts: whole, Target: dst}, nil
+		},
+		Done: func(r digest.Result) error {
+			if r.Err == nil {
+				sum = "sha256:" + hex.EncodeToString(r.Mismatches[0].Actual)
+			}
+			return r.Err
+		},
+	}}, digest.Options{})
+	return sum, err
 }

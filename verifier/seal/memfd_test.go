@@ -69,7 +69,7 @@ func checkImmutable(t *testing.T, f *os.File) {
 }
 
 func TestSealedCannotChange(t *testing.T) {
-	w, err := seal.Load(t.Context(), manifest(t, approved), newSource(approved), 4*mib)
+	w, err := load(t.Context(), manifest(t, approved), newSource(t, approved), 4*mib)
 	if err != nil {
 		t.Fatal(err)
 	}

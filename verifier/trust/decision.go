@@ -39,6 +39,13 @@ func (c Channel) Allows(release statement.ID) bool {
 	return release != "" && (release == c.Serve || slices.Contains(c.Standing, release))
 }
 
+// AcceptsLevel says whether weights that are guarded at this level are good enough for the channel. A level that is not
+// known is never.
+func (c Channel) AcceptsLevel(level string) bool {
+	got, least := slices.Index(levels, level), slices.Index(levels, c.Level)
+	return got >= 0 && got <= least
+}
+
 // Signers are the identities behind a served release, sorted.
 type Signers struct {
 	Weights, Producers, Approvers, Publishers []string
