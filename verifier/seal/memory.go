@@ -102,9 +102,3 @@ func (l *load) room(n int64) error {
 	}
 	return nil
 }
-
-// keepFromSwap locks sealed memory where swap is on. It returns the mapping that does so, nil if there is no swap, or
-// if locking so much is not permitted: then [Pool] says so.
-func keepFromSwap(f *os.File) ([]byte, error) {
-	return nil, nil
-}

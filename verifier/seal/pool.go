@@ -22,9 +22,9 @@ type Pool struct {
 	available func() (hostmem.Room, error)
 	loading   chan struct{} // held by the one load that runs: two would only share a disk, and each other's room
 
-	mu    sync.Mutex
-	used  int64 // bytes that are sealed, or promised to the load that runs
-	held  map[key]*held
+	mu     sync.Mutex
+	used   int64 // bytes that are sealed, or promised to the load that runs
+	held   map[key]*held
 	clock  int64 // counts releases
 	closed bool  // nothing stays warm any more
 }

@@ -68,14 +68,6 @@ type held struct {
 type file struct {
 	*os.File
 	stat unix.Stat_t // at level Measured, when it was opened
-	lock []byte      // a mapping that keeps the memory from swap, nil if there is none
-}
-
-func (f file) Close() error {
-	if f.lock != nil {
-		return errors.Join(unix.Munmap(f.lock), f.File.Close())
-	}
-	return f.File.Close()
 }
 
 // Valid reports whether w names weights at all: false for nil and for the zero value. Closed weights stay valid, but
