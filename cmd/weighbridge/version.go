@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/weighbridge/weighbridge/verifier/digest/lanes"
+	"github.com/weighbridge/weighbridge/verifier/hostmem"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
@@ -54,6 +56,15 @@ func features() map[string]string {
 		found["sealed memory"] = "no: " + err.Error()
 	} else {
 		f.Close()
+	}
+	found["huge pages for weights"] = "yes"
+	if hint := hostmem.Here.HugePages().Hint(); hint != "" {
+		found["huge pages for weights"] = "no: " + hint
+	}
+	if lanes.Width() > 1 {
+		found["sha256"] = fmt.Sprintf("%d lanes a core", lanes.Width())
+	} else {
+		found["sha256"] = "standard library"
 	}
 	if abi, err := landlock.LandlockGetABIVersion(); err == nil {
 		found["landlock"] = fmt.Sprintf("ABI %d", abi)
