@@ -140,7 +140,7 @@ It is what a signature of the model, made with the same flags, is over.`,
 				return err
 			}
 			var stop func()
-			o.Progress, stop = startProgress(s, false)
+			o.Progress, stop = startProgress(s, args[0], false)
 			l, err := verifier.Digest(cmd.Context(), args[0], o)
 			stop()
 			if err != nil {

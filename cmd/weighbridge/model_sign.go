@@ -73,7 +73,7 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 		return err
 	}
 	var stop func()
-	o.Progress, stop = startProgress(s, f.quiet)
+	o.Progress, stop = startProgress(s, path, f.quiet)
 	l, err := verifier.Digest(cmd.Context(), path, o)
 	stop()
 	if err != nil {

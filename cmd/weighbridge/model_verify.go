@@ -104,7 +104,7 @@ func (f *modelVerifyFlags) run(cmd *cobra.Command, s streams, path string) error
 	if err != nil {
 		return f.refuse(s, path, err)
 	}
-	tell, stop := startProgress(s, f.quiet)
+	tell, stop := startProgress(s, path, f.quiet)
 	report, err := verifier.Verify(cmd.Context(), path, manifest, verifier.Options{
 		IgnorePaths: f.scope.ignored(s, path), IncludeGit: !f.scope.ignoreGit(), AllowSymlinks: f.scope.symlinks,
 		IgnoreUnsigned: f.unsigned && !f.noUnsigned, Signature: f.signature, Progress: tell,

@@ -216,14 +216,42 @@ func TestServe(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), second) || !strings.Contains(string(out), `"state": "ready"`) {
 		t.Errorf("status = %s, %v, want %s ready", out, err, second)
 	}
+	if !strings.Contains(string(out), `"memory"`) || !strings.Contains(string(out), `"inUse"`) {
+		t.Errorf("status = %s, want the memory for weights", out)
+	}
+	g.checkWatch(second)
 	metrics, err := http.Get("http://" + metricsAddress + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer metrics.Body.Close()
-	if data, _ := io.ReadAll(metrics.Body); !strings.Contains(string(data), "weighbridge_load_count") {
-		t.Errorf("metrics hold no weighbridge_load_count:\n%s", data)
+	data, _ := io.ReadAll(metrics.Body)
+	for _, want := range []string{"weighbridge_load_count", "weighbridge_load_bytes", `weighbridge_load_phase_duration_seconds_count{phase="hash"}`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("metrics hold no %s:\n%s", want, data)
+		}
 	}
+}
+
+// checkWatch wants the first event that a watcher gets to be of what serves.
+func (g *gatewayProcess) checkWatch(release string) {
+	g.t.Helper()
+	cmd := exec.CommandContext(g.t.Context(), "weighbridge", "watch", "chat", "--json", "--server", "unix:"+filepath.Join(g.Dir, "control.sock"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	var event watchEvent
+	if err := json.NewDecoder(out).Decode(&event); err != nil || event.Name != "chat" || event.Channel.Release != release {
+		g.t.Errorf("watch says %+v, %v, want chat with release %s", event, err, release)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		g.t.Error(err)
+	}
+	cmd.Wait()
 }
 
 func TestServeReloads(t *testing.T) {

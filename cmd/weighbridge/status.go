@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -39,6 +40,42 @@ type channelStatus struct {
 	Inflight    int64  `json:"inflight"`
 	Error       string `json:"error"`
 	Fallback    bool   `json:"fallback"`
+
+	Load *loadStatus `json:"load,omitzero"` // what is being brought up
+}
+
+// loadStatus is how far a release has come.
+type loadStatus struct {
+	Release     string  `json:"release"`
+	Phase       string  `json:"phase"` // read or start
+	Bytes       int64   `json:"bytes"`
+	Total       int64   `json:"total"`
+	Rate        float64 `json:"rate"` // bytes a second
+	SecondsLeft float64 `json:"secondsLeft"`
+}
+
+// String says it on one line, with a bar.
+func (l loadStatus) String() string {
+	if l.Phase != "read" || l.Total == 0 {
+		return fmt.Sprintf("%.19s: starting the runtime", l.Release)
+	}
+	return fmt.Sprintf("%.19s: %s", l.Release, bar(l.Bytes, l.Total, l.Rate))
+}
+
+// memoryStatus is the memory for weights in `status --json`.
+type memoryStatus struct {
+	Limit     int64    `json:"limit"` // bytes
+	InUse     int64    `json:"inUse"`
+	Warm      int64    `json:"warm"`
+	HugePages bool     `json:"hugePages"`
+	Swap      bool     `json:"swap"`
+	Hints     []string `json:"hints"`
+}
+
+// gatewayStatus is `status --json`.
+type gatewayStatus struct {
+	Channels map[string]channelStatus `json:"channels"`
+	Memory   memoryStatus             `json:"memory"`
 }
 
 func newStatusCmd(s streams) *cobra.Command {
@@ -55,14 +92,14 @@ With --wait it first waits until every channel is ready; if one is not by then, 
   weighbridge status --wait 60s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			channels, err := awaitStatus(cmd.Context(), server, wait)
+			gateway, err := awaitStatus(cmd.Context(), server, wait)
 			if err != nil {
 				return withHint(fmt.Errorf("status: %w", err), "is the gateway running, and is --server (or WEIGHBRIDGE_SERVER) its listen.control?")
 			}
-			if err := printStatus(s, channels, asJSON); err != nil {
+			if err := printStatus(s, gateway, asJSON); err != nil {
 				return err
 			}
-			if wait > 0 && !allReady(channels) {
+			if wait > 0 && !allReady(gateway.Channels) {
 				return refused("status", fmt.Errorf("not every channel is ready after %s", wait))
 			}
 			return nil
@@ -75,18 +112,31 @@ With --wait it first waits until every channel is ready; if one is not by then, 
 }
 
 // printStatus writes the table for people, or the document for scripts.
-func printStatus(s streams, channels map[string]channelStatus, asJSON bool) error {
+func printStatus(s streams, g gatewayStatus, asJSON bool) error {
 	if asJSON {
-		return printJSON(s.out, map[string]any{"channels": channels})
+		return printJSON(s.out, g)
 	}
 	w := tabwriter.NewWriter(s.out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "CHANNEL\tSTATE\tRELEASE\tEPOCH\tLEVEL\tSANDBOX\tSINCE\tINFLIGHT\tERROR")
-	for _, name := range slices.Sorted(maps.Keys(channels)) {
-		ch := channels[name]
+	for _, name := range slices.Sorted(maps.Keys(g.Channels)) {
+		ch := g.Channels[name]
 		fmt.Fprintf(w, "%s\t%s\t%.19s\t%d\t%s\t%s\t%s\t%d\t%s\n",
 			name, ch.State, cmp.Or(ch.Release, "-"), ch.Epoch, cmp.Or(ch.Level, "-"), cmp.Or(ch.Sandbox, "-"), ch.Since, ch.Inflight, cmp.Or(ch.Error, "-"))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Channels)) {
+		if l := g.Channels[name].Load; l != nil {
+			fmt.Fprintf(s.out, "%s loads %s\n", name, l)
+		}
+	}
+	m := g.Memory
+	fmt.Fprintf(s.out, "memory for weights: %s of %s in use, %s warm\n", humanize.IBytes(uint64(m.InUse)), humanize.IBytes(uint64(m.Limit)), humanize.IBytes(uint64(m.Warm)))
+	for _, hint := range m.Hints {
+		fmt.Fprintf(s.out, "hint: %s\n", hint)
+	}
+	return nil
 }
 
 func allReady(channels map[string]channelStatus) bool {
@@ -101,50 +151,73 @@ func allReady(channels map[string]channelStatus) bool {
 func defaultControl() string { return cmp.Or(os.Getenv("WEIGHBRIDGE_SERVER"), "unix:./control.sock") }
 
 // awaitStatus asks until every channel is ready or wait is over, and returns the last answer, or why there is none.
-func awaitStatus(ctx context.Context, server string, wait time.Duration) (map[string]channelStatus, error) {
+func awaitStatus(ctx context.Context, server string, wait time.Duration) (gatewayStatus, error) {
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	for {
-		channels, err := askStatus(ctx, server)
-		if wait == 0 || (err == nil && allReady(channels)) {
-			return channels, err
+		g, err := askStatus(ctx, server)
+		if wait == 0 || (err == nil && allReady(g.Channels)) {
+			return g, err
 		}
 		select {
 		case <-poll.C:
 		case <-late.C:
-			return channels, err
+			return g, err
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return gatewayStatus{}, ctx.Err()
 		}
 	}
 }
 
-func askStatus(ctx context.Context, server string) (map[string]channelStatus, error) {
-	if !strings.HasPrefix(server, "unix:") {
-		return nil, fmt.Errorf("%q: this version reaches a control API on unix:PATH only", server)
-	}
-	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func askStatus(ctx context.Context, server string) (gatewayStatus, error) {
+	conn, err := dialControl(server)
 	if err != nil {
-		return nil, err
+		return gatewayStatus{}, err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	res, err := controlv1.NewControlClient(conn).Status(ctx, &controlv1.StatusRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("server %s: %s", server, plain(status.Convert(err).Message()))
+		return gatewayStatus{}, controlError(server, err)
 	}
-	channels := map[string]channelStatus{}
+	m := res.GetMemory()
+	g := gatewayStatus{
+		Channels: map[string]channelStatus{},
+		Memory: memoryStatus{
+			Limit: m.GetLimit(), InUse: m.GetInUse(), Warm: m.GetWarm(),
+			HugePages: m.GetHugePages(), Swap: m.GetSwap(), Hints: append([]string{}, m.GetHints()...),
+		},
+	}
 	for name, ch := range res.GetChannels() {
-		channels[name] = channelStatus{
-			Release: ch.GetRelease(), Weights: ch.GetWeights(), Level: ch.GetLevel(), Sandbox: ch.GetSandbox(),
-			Epoch: ch.GetEpoch(), Publication: ch.GetPublication(),
-			State: strings.ToLower(strings.TrimPrefix(ch.GetState().String(), "STATE_")),
-			Since: ch.GetSince().AsTime().Format(time.RFC3339), Inflight: ch.GetInflight(),
-			Error: ch.GetError(), Fallback: ch.GetFallback(),
-		}
+		g.Channels[name] = statusOf(ch)
 	}
-	return channels, nil
+	return g, nil
+}
+
+func dialControl(server string) (*grpc.ClientConn, error) {
+	if !strings.HasPrefix(server, "unix:") {
+		return nil, fmt.Errorf("%q: this version reaches a control API on unix:PATH only", server)
+	}
+	return grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
+func controlError(server string, err error) error {
+	return fmt.Errorf("server %s: %s", server, plain(status.Convert(err).Message()))
+}
+
+func statusOf(ch *controlv1.Channel) channelStatus {
+	s := channelStatus{
+		Release: ch.GetRelease(), Weights: ch.GetWeights(), Level: ch.GetLevel(), Sandbox: ch.GetSandbox(),
+		Epoch: ch.GetEpoch(), Publication: ch.GetPublication(),
+		State: strings.ToLower(strings.TrimPrefix(ch.GetState().String(), "STATE_")),
+		Since: ch.GetSince().AsTime().Format(time.RFC3339), Inflight: ch.GetInflight(),
+		Error: ch.GetError(), Fallback: ch.GetFallback(),
+	}
+	if l := ch.GetLoad(); l != nil {
+		s.Load = &loadStatus{l.GetRelease(), l.GetPhase(), l.GetBytes(), l.GetTotal(), l.GetRate(), l.GetSecondsLeft()}
+	}
+	return s
 }

@@ -294,3 +294,6 @@ func (c *Catalog) Status() map[string]Status {
 
 // Policy returns the trust policy in force, nil before Run.
 func (c *Catalog) Policy() *trust.Policy { return c.policy.Load() }
+
+// Memory returns how the memory for weights is used.
+func (c *Catalog) Memory() seal.Usage { return c.cfg.Pool.Usage() }

@@ -41,7 +41,8 @@ type channel struct {
 	stop context.CancelFunc // ends run
 	mail chan target        // holds the newest target only
 
-	current atomic.Pointer[running] // what serves; nil: nothing
+	current  atomic.Pointer[running]  // what serves; nil: nothing
+	progress atomic.Pointer[progress] // of what is being brought up; nil: nothing
 
 	mu       sync.Mutex
 	state    State // of what does not serve yet; a current release is ready
@@ -198,16 +199,19 @@ func (ch *channel) load(ctx context.Context) error {
 }
 
 // prepare makes what is wanted run, by start; it gives up when another release is wanted meanwhile.
-func (ch *channel) prepare(ctx context.Context, start func(context.Context, string, target) (*running, error)) (*running, error) {
+func (ch *channel) prepare(ctx context.Context, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	p := newProgress(ch.name, ch.wanted.decision.Serve)
+	ch.progress.Store(p)
+	defer ch.progress.Store(nil)
 	type result struct {
 		r   *running
 		err error
 	}
 	done, t := make(chan result, 1), ch.wanted
 	go func() {
-		r, err := start(ctx, ch.name, t)
+		r, err := start(ctx, p, t)
 		done <- result{r, err}
 	}()
 	superseded := false
@@ -233,12 +237,12 @@ func (ch *channel) prepare(ctx context.Context, start func(context.Context, stri
 
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
-	fresh, err := ch.prepare(ctx, func(ctx context.Context, _ string, t target) (*running, error) {
+	fresh, err := ch.prepare(ctx, func(ctx context.Context, p *progress, t target) (*running, error) {
 		weights, err := failed.weights.Share()
 		if err != nil {
 			return nil, err
 		}
-		r, err := ch.c.launch(ctx, t, weights)
+		r, err := ch.c.launch(ctx, p, t, weights)
 		if err != nil {
 			return nil, errors.Join(err, weights.Close())
 		}

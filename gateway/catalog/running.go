@@ -38,16 +38,16 @@ type running struct {
 }
 
 // start turns a decided release into a running one: find, verify, seal, start, warm up. On an error nothing is left.
-func (c *Catalog) start(ctx context.Context, channel string, t target) (*running, error) {
-	ctx, span := c.cfg.Tracer.Start(ctx, "load "+channel)
+func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, error) {
+	ctx, span := c.cfg.Tracer.Start(ctx, "load "+p.channel)
 	defer span.End()
 	begun := c.cfg.Now()
-	weights, err := c.weights(ctx, channel, t)
+	weights, err := c.weights(ctx, p, t)
 	if err != nil {
 		return nil, err
 	}
 	loadTime := c.cfg.Now().Sub(begun)
-	r, err := c.launch(ctx, t, weights)
+	r, err := c.launch(ctx, p, t, weights)
 	if err != nil {
 		return nil, errors.Join(err, weights.Close())
 	}
@@ -56,7 +56,7 @@ func (c *Catalog) start(ctx context.Context, channel string, t target) (*running
 }
 
 // weights returns the release's weights: those in memory already, or else from the first good copy on disk.
-func (c *Catalog) weights(ctx context.Context, channel string, t target) (*seal.Weights, error) {
+func (c *Catalog) weights(ctx context.Context, p *progress, t target) (*seal.Weights, error) {
 	manifest := t.decision.Release.Manifest()
 	if w := c.cfg.Pool.Get(manifest); w != nil {
 		return w, nil
@@ -69,13 +69,17 @@ func (c *Catalog) weights(ctx context.Context, channel string, t target) (*seal.
 	defer span.End()
 	var errs []error
 	for _, path := range paths {
-		w, err := verifier.Admit(ctx, c.cfg.Pool, path, manifest, seal.Options{Measured: t.decision.AcceptsLevel(string(seal.Measured))})
+		w, err := verifier.Admit(ctx, c.cfg.Pool, path, manifest, seal.Options{
+			Measured: t.decision.AcceptsLevel(string(seal.Measured)),
+			Progress: p.read,
+			Loaded:   func(f seal.FileTimes) { c.traceFile(ctx, f) },
+		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
 		for _, err := range errs {
-			c.cfg.Log.Warn("a copy of the weights is bad; another one serves", "channel", channel, "release", t.decision.Serve, "err", err)
+			c.cfg.Log.Warn("a copy of the weights is bad; another one serves", "channel", p.channel, "release", t.decision.Serve, "err", err)
 		}
 		return w, nil
 	}
@@ -83,7 +87,8 @@ func (c *Catalog) weights(ctx context.Context, channel string, t target) (*seal.
 }
 
 // launch starts a runtime on weights, which it keeps if it returns no error, and asks it the release's warm-up prompt.
-func (c *Catalog) launch(ctx context.Context, t target, weights *seal.Weights) (*running, error) {
+func (c *Catalog) launch(ctx context.Context, p *progress, t target, weights *seal.Weights) (*running, error) {
+	p.phase.Store(phaseStart)
 	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
 	defer span.End()
 	d := t.decision

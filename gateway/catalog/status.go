@@ -36,6 +36,7 @@ type Status struct {
 	PID                     int
 	Error                   string // why nothing serves, or why what is newer does not
 	LoadTime, StartTime     time.Duration
+	Load                    *Load // what is being brought up, if anything is
 }
 
 // set records what the channel is doing, when that is something else than before.
@@ -52,7 +53,7 @@ func (ch *channel) status() Status {
 	r := ch.current.Load()
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	s := Status{State: ch.state, Since: ch.since, Error: ch.err}
+	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load()}
 	if r == nil {
 		if ch.draining > 0 && s.State == StateNone {
 			s.State = StateDraining
@@ -82,6 +83,8 @@ func (ch *channel) status() Status {
 type metrics struct {
 	loads    metric.Int64Counter
 	duration metric.Float64Histogram
+	bytes    metric.Int64Counter
+	phases   metric.Float64Histogram
 }
 
 func newMetrics(m metric.Meter) (metrics, error) {
@@ -91,7 +94,16 @@ func newMetrics(m metric.Meter) (metrics, error) {
 	}
 	duration, err := m.Float64Histogram("weighbridge.load.duration", metric.WithUnit("s"),
 		metric.WithDescription("from decision to a release that answers"))
-	return metrics{loads, duration}, err
+	if err != nil {
+		return metrics{}, err
+	}
+	bytes, err := m.Int64Counter("weighbridge.load.bytes", metric.WithUnit("By"), metric.WithDescription("weights that were read and verified"))
+	if err != nil {
+		return metrics{}, err
+	}
+	phases, err := m.Float64Histogram("weighbridge.load.phase.duration", metric.WithUnit("s"),
+		metric.WithDescription("work on one file, by phase: read (waiting for the device), hash, copy, seal"))
+	return metrics{loads, duration, bytes, phases}, err
 }
 
 func (m metrics) loaded(ctx context.Context, channel string, took time.Duration, err error) {

@@ -13,12 +13,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
+	"github.com/weighbridge/weighbridge/verifier/hostmem"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -29,6 +33,7 @@ const maxMessage = 1 << 20
 type Catalog interface {
 	Status() map[string]catalog.Status
 	Policy() *trust.Policy // nil before there is one
+	Memory() seal.Usage
 }
 
 // Listen opens the operators' socket, readable by this user alone. A socket left by a gateway that was killed is
@@ -91,16 +96,69 @@ func (s *server) Status(_ context.Context, req *controlv1.StatusRequest) (*contr
 	if p := s.catalog.Policy(); p != nil {
 		res.Policy = &controlv1.Policy{Version: p.Version(), Digest: string(p.Digest()), Expires: timestamppb.New(p.Expires())}
 	}
+	res.Memory = s.memory()
 	for name, ch := range s.catalog.Status() {
-		if len(req.GetChannels()) > 0 && !slices.Contains(req.GetChannels(), name) {
-			continue
-		}
-		res.Channels[name] = &controlv1.Channel{
-			Release: ch.Release, Weights: ch.Weights, Level: ch.Level, Sandbox: ch.Sandbox,
-			Epoch: ch.Epoch, Publication: ch.Publication,
-			State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
-			Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error,
+		if asked(req.GetChannels(), name) {
+			res.Channels[name] = channel(ch)
 		}
 	}
 	return res, nil
+}
+
+// asked reports whether a channel is among those asked for; none means all.
+func asked(names []string, name string) bool { return len(names) == 0 || slices.Contains(names, name) }
+
+func channel(ch catalog.Status) *controlv1.Channel {
+	c := &controlv1.Channel{
+		Release: ch.Release, Weights: ch.Weights, Level: ch.Level, Sandbox: ch.Sandbox,
+		Epoch: ch.Epoch, Publication: ch.Publication,
+		State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
+		Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error,
+	}
+	if l := ch.Load; l != nil {
+		c.Load = &controlv1.Load{Release: l.Release, Phase: l.Phase, Bytes: l.Bytes, Total: l.Total, Rate: l.Rate, SecondsLeft: l.Left.Seconds()}
+	}
+	return c
+}
+
+// memory says how memory is used and what this system grants. What can't be found out is a hint.
+func (s *server) memory() *controlv1.Memory {
+	u, huge := s.catalog.Memory(), hostmem.Here.HugePages()
+	m := &controlv1.Memory{Limit: u.Limit, InUse: u.InUse, Warm: u.Warm, HugePages: huge.Usable}
+	if hint := huge.Hint(); hint != "" {
+		m.Hints = append(m.Hints, hint)
+	}
+	swap, err := hostmem.Here.Swap()
+	if m.Swap = swap.On || err != nil; m.Swap {
+		m.Hints = append(m.Hints, "weights may be written to swap: turn it off, or set MemorySwapMax=0 on the service")
+	}
+	return m
+}
+
+// watchEvery is how often a watcher is told of what has changed.
+const watchEvery = 200 * time.Millisecond
+
+// Watch implements the Control service.
+func (s *server) Watch(req *controlv1.WatchRequest, stream grpc.ServerStreamingServer[controlv1.WatchResponse]) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	told := map[string]*controlv1.Channel{}
+	for {
+		now := timestamppb.Now()
+		for name, status := range s.catalog.Status() {
+			c := channel(status)
+			if !asked(req.GetChannels(), name) || told[name] != nil && proto.Equal(told[name], c) {
+				continue
+			}
+			told[name] = c
+			if err := stream.Send(&controlv1.WatchResponse{Time: now, Name: name, Channel: c}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-stream.Context().Done():
+			return nil
+		}
+	}
 }

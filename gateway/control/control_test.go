@@ -14,6 +14,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/control"
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
@@ -22,10 +23,12 @@ type fixed struct{ policy *trust.Policy }
 
 func (fixed) Status() map[string]catalog.Status {
 	return map[string]catalog.Status{
-		"chat": {Release: "sha256:r", Weights: "sha256:w", Level: "sealed", Epoch: 7, State: catalog.StateReady, Since: time.Unix(1, 0)},
+		"chat": {Release: "sha256:r", Weights: "sha256:w", Level: "sealed", Epoch: 7, State: catalog.StateReady, Since: time.Unix(1, 0), Load: &catalog.Load{Phase: "read", Bytes: 5, Total: 9}},
 		"old":  {State: catalog.StateFailed, Error: "weights not found"},
 	}
 }
+
+func (fixed) Memory() seal.Usage { return seal.Usage{Limit: 8, InUse: 4, Warm: 2} }
 
 func (f fixed) Policy() *trust.Policy { return f.policy }
 
@@ -62,6 +65,16 @@ func TestStatus(t *testing.T) {
 	}
 	if got := all.GetPolicy(); got.GetDigest() != string(policy.Digest()) || got.GetVersion() != 1 {
 		t.Errorf("policy = %v, want version 1 of %s", got, policy.Digest())
+	}
+	if m := all.GetMemory(); m.GetLimit() != 8 || m.GetInUse() != 4 || m.GetWarm() != 2 || m.GetHugePages() == (len(m.GetHints()) > 0) && !m.GetSwap() {
+		t.Errorf("memory = %v, want what the catalog says and a hint if there are no huge pages", m)
+	}
+	watch, err := client.Watch(ctx, &controlv1.WatchRequest{Channels: []string{"chat"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if event, err := watch.Recv(); err != nil || event.GetName() != "chat" || event.GetChannel().GetLoad().GetBytes() != 5 {
+		t.Errorf("Watch = %v, %v, want chat and what is being loaded", event, err)
 	}
 	one, err := client.Status(ctx, &controlv1.StatusRequest{Channels: []string{"chat"}})
 	if err != nil || len(one.GetChannels()) != 1 {

@@ -1,7 +1,8 @@
-// Package hostmem asks the kernel how much memory can be had, and of what kind.
+// Package hostmem asks the kernel how much memory can be had for sealed weights, and of what kind.
 //
-// The one rule: what it says is what would be refused or granted now. It reads /proc and /sys and changes nothing, so it
-// may be asked often; a limit that can't be read is an error and not taken for none.
+// The one rule: what it says is what the kernel would grant or refuse now, and where that is not certain it says less. It
+// reads a few small files of /proc and /sys and changes nothing, so it may be asked often; a limit that can't be read is
+// an error and not taken for none.
 package hostmem
 
 import (
@@ -10,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 )
@@ -27,140 +27,105 @@ type Host struct{ Root fs.FS }
 // Here is the machine that this process runs on.
 var Here = Host{os.DirFS("/")}
 
-// Available returns the room under the machine's memory and under the limit of the own memory cgroup and of all above
-// it, whichever is least. Page cache counts as room: the kernel drops it for whoever needs memory.
+// Available returns the room under the machine's memory and under the limits of the own memory cgroup and of all above
+// it, whichever is least. It counts no swap: weights that are swapped out are not loaded. Of a container's cgroups it
+// sees those that are mounted there. A cgroup's memory.high is no limit: above it the kernel slows down, and ends nobody.
 func (h Host) Available() (Room, error) {
 	room, err := h.machine()
 	if err != nil {
 		return Room{}, err
 	}
-	groups, err := h.cgroups()
+	levels, err := h.levels()
 	if err != nil {
 		return Room{}, err
 	}
-	for _, g := range groups {
-		r, limited, err := h.group(g)
-		if err != nil {
-			return Room{}, err
-		}
-		if limited && r.Bytes < room.Bytes {
-			room = r
+	for _, l := range levels {
+		for _, q := range l.quotas {
+			r, limited, err := h.under(q, l)
+			if err != nil {
+				return Room{}, err
+			}
+			if limited && r.Bytes < room.Bytes {
+				room = r
+			}
 		}
 	}
 	return room, nil
 }
 
+// machine returns what the machine has, whatever cgroups allow.
 func (h Host) machine() (Room, error) {
-	data, err := fs.ReadFile(h.Root, "proc/meminfo")
+	const meminfo = "proc/meminfo"
+	data, err := h.read(meminfo)
 	if err != nil {
 		return Room{}, err
 	}
-	kib, err := field(data, "MemAvailable:")
+	available, err := kib(data, "MemAvailable:")
 	if err != nil {
-		return Room{}, fmt.Errorf("/proc/meminfo: %w", err)
+		return Room{}, fmt.Errorf("/%s: %w", meminfo, err)
 	}
-	return Room{kib << 10, "MemAvailable of this machine"}, nil
+	room := Room{available, "MemAvailable of this machine"}
+	mode, err := h.read("proc/sys/vm/overcommit_memory")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Room{}, err
+	}
+	if string(bytes.TrimSpace(mode)) != "2" {
+		return room, nil // the kernel promises more than it has, and refuses nothing for that
+	}
+	limit, err := kib(data, "CommitLimit:")
+	if err != nil {
+		return Room{}, fmt.Errorf("/%s: %w", meminfo, err)
+	}
+	promised, err := kib(data, "Committed_AS:")
+	if err != nil {
+		return Room{}, fmt.Errorf("/%s: %w", meminfo, err)
+	}
+	if left := limit - promised; left < room.Bytes {
+		room = Room{left, "CommitLimit of this machine (vm.overcommit_memory is 2)"}
+	}
+	return room, nil
 }
+
+// read returns what a file holds. Its error names the file once.
+func (h Host) read(name string) ([]byte, error) {
+	data, err := fs.ReadFile(h.Root, name)
+	if err == nil {
+		return data, nil
+	}
+	if in := new(fs.PathError); errors.As(err, &in) {
+		err = in.Err
+	}
+	return nil, fmt.Errorf("read /%s: %w", name, err)
+}
+
+// errNoLine means that a list has no line of that name.
+var errNoLine = errors.New("no line")
 
 // field returns the number behind a name at the beginning of a line.
 func field(data []byte, name string) (int64, error) {
 	for line := range bytes.Lines(data) {
 		if words := strings.Fields(string(line)); len(words) > 1 && words[0] == name {
-			return strconv.ParseInt(words[1], 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("no line %s", name)
-}
-
-// A version is how a cgroup hierarchy names what we read.
-type version struct {
-	mount, limit, usage, cache string
-}
-
-var (
-	v1 = version{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"}
-	v2 = version{"sys/fs/cgroup", "memory.max", "memory.current", ""}
-)
-
-// A cgroup is one level that may limit memory.
-type cgroup struct {
-	version
-	dir string
-}
-
-// cgroups lists the own memory cgroup and those above it. In a container only the part of the path that is mounted
-// there exists; what is not there limits nothing that could be read.
-func (h Host) cgroups() ([]cgroup, error) {
-	data, err := fs.ReadFile(h.Root, "proc/self/cgroup")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	var all []cgroup
-	for line := range bytes.Lines(data) {
-		parts := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)
-		if len(parts) != 3 {
-			return nil, fmt.Errorf("/proc/self/cgroup: line %q", line)
-		}
-		v := v2
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-		case strings.Contains(","+parts[1]+",", ",memory,"):
-			v = v1
-		default:
-			continue
-		}
-		for dir := path.Join("/", parts[2]); ; dir = path.Dir(dir) {
-			all = append(all, cgroup{v, path.Join(v.mount, dir)})
-			if dir == "/" {
-				break
+			n, err := number(words[1])
+			if err != nil {
+				return 0, fmt.Errorf("line %s: %w", name, err)
 			}
+			return n, nil
 		}
 	}
-	return all, nil
+	return 0, fmt.Errorf("%w %s", errNoLine, name)
 }
 
-// noLimit is above what version 1 writes for none, the largest multiple of a page.
-const noLimit = 1 << 62
+// kib returns in bytes what a line says in KiB.
+func kib(data []byte, name string) (int64, error) {
+	n, err := field(data, name)
+	if err == nil && n > noLimit>>10 {
+		err = fmt.Errorf("line %s: %d is out of range", name, n)
+	}
+	return n << 10, err
+}
 
-// group returns the room in one cgroup, and whether it is limited at all.
-func (h Host) group(g cgroup) (Room, bool, error) {
-	text, err := fs.ReadFile(h.Root, path.Join(g.dir, g.limit))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Room{}, false, nil
-	} else if err != nil {
-		return Room{}, false, err
-	}
-	word := strings.TrimSpace(string(text))
-	if word == "max" {
-		return Room{}, false, nil
-	}
-	limit, err := strconv.ParseInt(word, 10, 64)
-	if err != nil {
-		return Room{}, false, fmt.Errorf("/%s: %w", path.Join(g.dir, g.limit), err)
-	}
-	if limit >= noLimit {
-		return Room{}, false, nil
-	}
-	data, err := fs.ReadFile(h.Root, path.Join(g.dir, g.usage))
-	if err != nil {
-		return Room{}, false, err
-	}
-	used, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil {
-		return Room{}, false, fmt.Errorf("/%s: %w", path.Join(g.dir, g.usage), err)
-	}
-	stat, err := fs.ReadFile(h.Root, path.Join(g.dir, "memory.stat"))
-	if err != nil {
-		return Room{}, false, err
-	}
-	for _, list := range []string{"inactive_file", "active_file"} {
-		n, err := field(stat, g.cache+list)
-		if err != nil {
-			return Room{}, false, fmt.Errorf("/%s/memory.stat: %w", g.dir, err)
-		}
-		used -= n
-	}
-	return Room{limit - used, fmt.Sprintf("%s of memory cgroup /%s", g.limit, g.dir)}, true, nil
+// number parses a number below noLimit, so that two may be added.
+func number(text string) (int64, error) {
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 62)
+	return int64(n), err
 }

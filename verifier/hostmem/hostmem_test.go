@@ -1,131 +1,186 @@
 package hostmem_test
 
 import (
-	"maps"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"github.com/weighbridge/weighbridge/verifier/hostmem"
 )
 
-const gib = 1 << 30
-
-// A container of cgroup version 1 on a machine with 8 GiB to be had, where each level has its own limit.
-var one = map[string]string{
-	"proc/meminfo":     "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n",
-	"proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/site/gateway\n0::/\n",
-	"sys/fs/cgroup/memory/site/gateway/memory.limit_in_bytes": "9223372036854771712\n",
-	"sys/fs/cgroup/memory/site/memory.limit_in_bytes":         "4294967296\n",
-	"sys/fs/cgroup/memory/site/memory.usage_in_bytes":         "3221225472\n",
-	"sys/fs/cgroup/memory/site/memory.stat":                   "cache 1\ninactive_file 7\ntotal_inactive_file 536870912\ntotal_active_file 536870912\n",
-	"sys/fs/cgroup/memory/memory.limit_in_bytes":              "9223372036854771712\n",
-}
-
-// The same under version 2, where the limit is the own one.
-var two = map[string]string{
-	"proc/meminfo":                              one["proc/meminfo"],
-	"proc/self/cgroup":                          "0::/site/gateway\n",
-	"sys/fs/cgroup/site/gateway/memory.max":     "3221225472\n",
-	"sys/fs/cgroup/site/gateway/memory.current": "2147483648\n",
-	"sys/fs/cgroup/site/gateway/memory.stat":    "inactive_file 0\nactive_file 1073741824\nanon 5\n",
-	"sys/fs/cgroup/site/memory.max":             "max\n",
-}
-
-func host(files map[string]string) hostmem.Host {
-	m := fstest.MapFS{}
-	for name, data := range files {
-		m[name] = &fstest.MapFile{Data: []byte(data)}
-	}
-	return hostmem.Host{Root: m}
-}
-
 func TestAvailable(t *testing.T) {
+	const (
+		memory = "sys/fs/cgroup/memory"
+		own    = "sys/fs/cgroup/system.slice/weighbridge.service"
+		slice  = "sys/fs/cgroup/system.slice"
+		nobody = "MemAvailable of this machine"
+	)
+	type files = map[string]string
 	tests := []struct {
-		name  string
-		files map[string]string
-		file  string // changed
-		data  string // "-": removed
-		want  int64  // -1: an error
-		limit string
+		name    string
+		files   files
+		changed files
+		want    int64
+		limit   string // of the room; if want is failed, part of the error
 	}{
-		{"version 1", one, "", "", 2 * gib, "/sys/fs/cgroup/memory/site"},
-		{"version 2", two, "", "", 2 * gib, "/sys/fs/cgroup/site/gateway"},
-		{"machine has less", one, "proc/meminfo", "MemAvailable: 1048576 kB\n", gib, "MemAvailable"},
-		{"no limit above", one, "sys/fs/cgroup/memory/site/memory.limit_in_bytes", "9223372036854771712\n", 8 * gib, "MemAvailable"},
-		{"no own limit", two, "sys/fs/cgroup/site/gateway/memory.max", "max\n", 8 * gib, "MemAvailable"},
-		{"path that is not mounted", two, "sys/fs/cgroup/site/gateway/memory.max", "-", 8 * gib, "MemAvailable"},
-		{"no cgroups", one, "proc/self/cgroup", "-", 8 * gib, "MemAvailable"},
-		{"over the limit", two, "sys/fs/cgroup/site/gateway/memory.current", "9663676416\n", -5 * gib, "memory.max"},
-		{"no meminfo", one, "proc/meminfo", "-", -1, ""},
-		{"meminfo of an old kernel", one, "proc/meminfo", "MemFree: 1 kB\n", -1, ""},
-		{"limit that is no number", one, "sys/fs/cgroup/memory/site/memory.limit_in_bytes", "lots\n", -1, ""},
-		{"usage that is no number", one, "sys/fs/cgroup/memory/site/memory.usage_in_bytes", "\n", -1, ""},
-		{"no usage", two, "sys/fs/cgroup/site/gateway/memory.current", "-", -1, ""},
-		{"no statistics", two, "sys/fs/cgroup/site/gateway/memory.stat", "-", -1, ""},
-		{"statistics without cache", two, "sys/fs/cgroup/site/gateway/memory.stat", "anon 5\n", -1, ""},
-		{"broken cgroup file", one, "proc/self/cgroup", "memory\n", -1, ""},
+		// What is used comes back as far as it is cache, and cache as far as it is written.
+		{"version 1", hybrid, nil, 2 * gib, "memory limit of cgroup /site (memory.limit_in_bytes)"},
+		{"version 2", service, nil, 2 * gib, "memory limit of cgroup /system.slice/weighbridge.service (memory.max)"},
+		{"container", container, nil, 2 * gib, "memory limit of cgroup / (memory.max)"},
+		{"container named from outside", outside, nil, 3 * gib / 4, "memory limit of cgroup /docker/8a3f (memory.limit_in_bytes)"},
+
+		{"machine has less", hybrid, files{"proc/meminfo": "MemAvailable: 1048576 kB\n"}, gib, nobody},
+		{"machine promised all", service, files{"proc/sys/vm/overcommit_memory": "2\n", "proc/meminfo": strings.Replace(meminfo, "723384", "12342041", 1)}, -1 << 10, "CommitLimit of this machine (vm.overcommit_memory is 2)"},
+		{"machine promised some", service, files{"proc/sys/vm/overcommit_memory": "2\n"}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"machine promised little", service, files{"proc/sys/vm/overcommit_memory": "2\n", "proc/meminfo": "MemAvailable: 4 kB\nCommitLimit: 9 kB\nCommitted_AS: 1 kB\n"}, 4 << 10, nobody},
+		{"promises are not kept", service, files{"proc/meminfo": strings.Replace(meminfo, "723384", "12342041", 1)}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"kernel that promises", service, files{"proc/sys/vm/overcommit_memory": "-"}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+
+		{"no limit anywhere, version 1", hybrid, files{memory + "/site/memory.limit_in_bytes": "9223372036854771712\n", memory + "/site/memory.memsw.limit_in_bytes": "9223372036854771712\n"}, available, nobody},
+		{"no limit anywhere, large pages", hybrid, files{memory + "/site/memory.limit_in_bytes": "9223372036854710272\n", memory + "/site/memory.memsw.limit_in_bytes": "18446744073709551615\n"}, available, nobody},
+		{"no limit anywhere, version 2", service, files{own + "/memory.max": "max\n"}, available, nobody},
+		{"lower limit above", service, files{slice + "/memory.max": "1073741824\n", slice + "/memory.current": "536870912\n", slice + "/memory.stat": "inactive_file 0\nactive_file 0\n"}, gib / 2, "memory limit of cgroup /system.slice (memory.max)"},
+		{"lower limit below", hybrid, files{memory + "/site/gateway/memory.limit_in_bytes": "1073741824\n", memory + "/site/gateway/memory.usage_in_bytes": "4096\n", memory + "/site/gateway/memory.stat": "total_inactive_file 0\ntotal_active_file 0\n"}, gib - 4096, "memory limit of cgroup /site/gateway (memory.limit_in_bytes)"},
+		{"lower limit of the hierarchy", hybrid, files{memory + "/memory.limit_in_bytes": "4096\n", memory + "/memory.usage_in_bytes": "0\n", memory + "/memory.stat": "-"}, 4096, "memory limit of cgroup / (memory.limit_in_bytes)"},
+		{"swap counts too", hybrid, files{memory + "/site/memory.memsw.usage_in_bytes": "8589934592\n"}, gib, "memory limit of cgroup /site (memory.memsw.limit_in_bytes)"},
+		{"over the limit", service, files{own + "/memory.current": "9663676416\n"}, -5 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"limit of nothing", service, files{own + "/memory.max": "0\n"}, -gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"more cache than use", service, files{own + "/memory.current": "4096\n"}, 3 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"more to write than cache", hybrid, files{memory + "/site/memory.stat": "total_inactive_file 0\ntotal_active_file 4096\ntotal_dirty 8192\n"}, gib, "/site (memory.limit_in_bytes)"},
+		{"all is to be written", service, files{own + "/memory.stat": "inactive_file 0\nactive_file 1073741824\nfile_dirty 1073741824\n"}, gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"all is being written", service, files{own + "/memory.stat": "inactive_file 0\nactive_file 1073741824\nfile_writeback 1073741824\n"}, gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"no statistics", service, files{own + "/memory.stat": "-"}, gib, "/system.slice/weighbridge.service (memory.max)"},
+
+		{"no cgroups", hybrid, files{"proc/self/cgroup": "-"}, available, nobody},
+		{"memory is not controlled", hybrid, files{"proc/self/cgroup": "8:pids:/site/gateway\n"}, available, nobody},
+		{"nothing is mounted", service, files{"proc/self/mountinfo": "22 28 0:21 / /proc rw shared:12 - proc proc rw\n"}, available, nobody},
+		{"mounted elsewhere", service, files{"proc/self/mountinfo": "30 23 0:26 /system.slice /a\\040\\134b rw shared:9 - cgroup2 cgroup2 rw\n", `a \b/weighbridge.service/memory.max`: "4096\n", `a \b/weighbridge.service/memory.current`: "0\n"}, 4096, "memory limit of cgroup /system.slice/weighbridge.service (memory.max)"},
+		{"mounted twice, the whole counts", service, files{"proc/self/mountinfo": service["proc/self/mountinfo"] + "31 23 0:26 /system.slice /other rw - cgroup2 cgroup2 rw\n", "other/memory.max": "4096\n", "other/memory.current": "0\n"}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"mounted twice, whatever comes first", service, files{"proc/self/mountinfo": "31 23 0:26 /system.slice /other rw - cgroup2 cgroup2 rw\n" + service["proc/self/mountinfo"], "other/memory.max": "4096\n", "other/memory.current": "0\n"}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"mounted after another part", service, files{"proc/self/mountinfo": "31 23 0:26 /a /other rw - cgroup2 cgroup2 rw\n32 23 0:26 /system.slice /mine rw - cgroup2 cgroup2 rw\n", "mine/memory.max": "4096\n", "mine/memory.current": "0\n"}, 4096, "memory limit of cgroup /system.slice (memory.max)"},
+		{"mounted beside odd names", service, files{"proc/self/mountinfo": "31 23 0:26 / /a\\b\\9999\\1 rw - tmpfs tmpfs rw\n" + service["proc/self/mountinfo"]}, 2 * gib, "/system.slice/weighbridge.service (memory.max)"},
+		{"another part is mounted", service, files{"proc/self/mountinfo": "31 23 0:26 /system.sli /other rw - cgroup2 cgroup2 rw\n", "other/memory.max": "4096\n", "other/memory.current": "0\n"}, 4096, "memory limit of cgroup /system.sli (memory.max)"},
+		{"name from above the namespace", container, files{"proc/self/cgroup": "0::/../8a3f\n", "sys/fs/8a3f/memory.max": "4096\n", "sys/fs/8a3f/memory.current": "0\n"}, 2 * gib, "memory limit of cgroup / (memory.max)"},
+		{"mount from above the namespace", container, files{"proc/self/mountinfo": "31 23 0:26 /.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "proc/self/cgroup": "0::/../8a3f\n", "sys/fs/cgroup/8a3f/memory.max": "4096\n", "sys/fs/cgroup/8a3f/memory.current": "0\n"}, 4096, "memory limit of cgroup /8a3f (memory.max)"},
+
+		{"no meminfo", hybrid, files{"proc/meminfo": "-"}, failed, "read /proc/meminfo: file does not exist"},
+		{"meminfo of an old kernel", hybrid, files{"proc/meminfo": "MemFree: 1 kB\n"}, failed, "/proc/meminfo: no line MemAvailable:"},
+		{"meminfo without a number", hybrid, files{"proc/meminfo": "MemAvailable: much kB\n"}, failed, "/proc/meminfo: line MemAvailable:"},
+		{"meminfo below zero", hybrid, files{"proc/meminfo": "MemAvailable: -1 kB\n"}, failed, "/proc/meminfo: line MemAvailable:"},
+		{"meminfo beyond all", hybrid, files{"proc/meminfo": "MemAvailable: 4611686018427387903 kB\n"}, failed, "out of range"},
+		{"no limit of promises", service, files{"proc/sys/vm/overcommit_memory": "2\n", "proc/meminfo": "MemAvailable: 1 kB\nCommitted_AS: 1 kB\n"}, failed, "no line CommitLimit:"},
+		{"no promises", service, files{"proc/sys/vm/overcommit_memory": "2\n", "proc/meminfo": "MemAvailable: 1 kB\nCommitLimit: 1 kB\n"}, failed, "no line Committed_AS:"},
+		{"limit that is no number", hybrid, files{memory + "/site/memory.limit_in_bytes": "lots\n"}, failed, "/sys/fs/cgroup/memory/site/memory.limit_in_bytes: "},
+		{"limit below zero", service, files{own + "/memory.max": "-1\n"}, failed, own + "/memory.max: "},
+		{"empty limit", service, files{slice + "/memory.max": ""}, failed, slice + "/memory.max: "},
+		{"usage that is no number", hybrid, files{memory + "/site/memory.usage_in_bytes": "\n"}, failed, "/memory.usage_in_bytes: "},
+		{"no usage", service, files{own + "/memory.current": "-"}, failed, "read /" + own + "/memory.current: file does not exist"},
+		{"statistics without cache", service, files{own + "/memory.stat": "inactive_file 1\n"}, failed, own + "/memory.stat: no line active_file"},
+		{"statistics without a number", service, files{own + "/memory.stat": "inactive_file x\n"}, failed, own + "/memory.stat: line inactive_file"},
+		{"unwritten without a number", service, files{own + "/memory.stat": "inactive_file 1\nactive_file 1\nfile_dirty x\n"}, failed, own + "/memory.stat: line file_dirty"},
+		{"broken cgroup file", hybrid, files{"proc/self/cgroup": "memory\n"}, failed, `/proc/self/cgroup: line "memory\n"`},
+		{"cgroup that is no path", service, files{"proc/self/cgroup": "0::\n"}, failed, "/proc/self/cgroup: line"},
+		{"no mountinfo", service, files{"proc/self/mountinfo": "-"}, failed, "read /proc/self/mountinfo: "},
+		{"broken mountinfo", service, files{"proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw cgroup2 cgroup2 rw\n"}, failed, "/proc/self/mountinfo: line"},
+		{"mountinfo that ends early", service, files{"proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2\n"}, failed, "/proc/self/mountinfo: line"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			files := maps.Clone(tt.files)
-			files[tt.file] = tt.data
-			if tt.data == "-" || tt.file == "" {
-				delete(files, tt.file)
+			room, err := host(tt.files, tt.changed).Available()
+			if tt.want == failed {
+				if err == nil || !strings.Contains(err.Error(), tt.limit) {
+					t.Errorf("Available = %+v, %v, want an error with %q", room, err, tt.limit)
+				}
+				return
 			}
-			room, err := host(files).Available()
-			if (err != nil) != (tt.want == -1) || err == nil && (room.Bytes != tt.want || !strings.Contains(room.Limit, tt.limit)) {
+			if err != nil || room.Bytes != tt.want || !strings.HasSuffix(room.Limit, tt.limit) {
 				t.Errorf("Available = %d (%s), %v, want %d (%s)", room.Bytes, room.Limit, err, tt.want, tt.limit)
 			}
 		})
 	}
 }
 
+const failed = -1 << 63 // instead of a room
+
 func TestHugePages(t *testing.T) {
-	const dir = "sys/kernel/mm/transparent_hugepage/"
+	const (
+		dir    = "sys/kernel/mm/transparent_hugepage/"
+		never  = "always within_size advise [never] deny force\n"
+		advise = "always within_size [advise] never deny force\n"
+		allow  = "): echo advise > /" + dir + "shmem_enabled"
+		mine   = " > /" + dir + "hugepages-2048kB/shmem_enabled"
+		none   = "this kernel has no transparent huge pages for shared memory"
+	)
 	tests := []struct {
 		name, size, common, own string
-		want                    bool
+		setting, hint           string
 	}{
-		{"advise", "2097152\n", "always within_size [advise] never deny force\n", "always [inherit] within_size advise never\n", true},
-		{"kernel without sizes", "2097152\n", "always within_size [advise] never deny force\n", "", true},
-		{"never", "2097152\n", "always within_size advise [never] deny force\n", "always [inherit] within_size advise never\n", false},
-		{"own setting allows", "2097152\n", "always within_size advise [never] deny force\n", "[always] inherit within_size advise never\n", true},
-		{"own setting forbids", "2097152\n", "[always] within_size advise never deny force\n", "always inherit within_size advise [never]\n", false},
-		{"no such kernel", "", "", "", false},
-		{"no size", "x", "[always]", "", false},
-		{"no choice", "2097152\n", "always never\n", "", false},
+		{"advise", "2097152\n", advise, "always [inherit] within_size advise never\n", "advise", ""},
+		{"never, which is the default", "2097152\n", never, "always [inherit] within_size advise never\n", "never", allow},
+		{"always", "2097152\n", "[always] within_size advise never deny force\n", "", "always", ""},
+		{"within_size", "2097152\n", "always [within_size] advise never deny force\n", "", "within_size", ""},
+		{"force", "2097152\n", "always within_size advise never deny [force]\n", "always [inherit] within_size advise never\n", "force", ""},
+		{"deny", "2097152\n", "always within_size advise never [deny] force\n", "[always] inherit within_size advise never\n", "deny", allow},
+		{"kernel without sizes", "2097152\n", advise, "", "advise", ""},
+		{"kernel without sizes, never", "2097152\n", never, "", "never", allow},
+		{"size allows always", "2097152\n", never, "[always] inherit within_size advise never\n", "always", ""},
+		{"size allows within_size", "2097152\n", never, "always inherit [within_size] advise never\n", "within_size", ""},
+		{"size allows advise", "2097152\n", never, "always inherit within_size [advise] never\n", "advise", ""},
+		{"size forbids", "2097152\n", advise, "always inherit within_size advise [never]\n", "never", "(shmem_enabled is never): echo advise" + mine},
+		{"size does not inherit force", "2097152\n", "always within_size advise never deny [force]\n", "[always] inherit within_size advise never\n", "always", "(shmem_enabled is always): echo inherit" + mine},
+		{"setting of tomorrow", "2097152\n", "always never [maybe]\n", "", "maybe", allow},
+		{"other size", "33554432\n", advise, "always inherit within_size advise [never]\n", "advise", ""},
+		{"no kernel with huge pages", "-", "-", "-", "", none},
+		{"no size", "x\n", advise, "", "", none},
+		{"size of nothing", "0\n", advise, "", "", none},
+		{"no shared memory", "2097152\n", "-", "", "", none},
+		{"no choice", "2097152\n", "always never\n", "", "", none},
+		{"half a choice", "2097152\n", "always [never\n", "", "", none},
 	}
 	for _, tt := range tests {
-		files := map[string]string{dir + "hpage_pmd_size": tt.size, dir + "shmem_enabled": tt.common, dir + "hugepages-2048kB/shmem_enabled": tt.own}
-		maps.DeleteFunc(files, func(_, data string) bool { return data == "" })
-		h := host(files).HugePages()
-		if h.Usable != tt.want || (h.Hint() == "") != tt.want || tt.want && h.Size != 2<<20 {
-			t.Errorf("%s: HugePages = %+v (%s), want usable %v", tt.name, h, h.Hint(), tt.want)
+		h := host(nil, map[string]string{
+			dir + "hpage_pmd_size": tt.size, dir + "shmem_enabled": tt.common, dir + "hugepages-2048kB/shmem_enabled": tt.own,
+		}).HugePages()
+		if h.Usable != (tt.hint == "") || h.Usable != (h.Hint() == "") || !strings.HasSuffix(h.Hint(), tt.hint) || h.Setting != tt.setting || (h.Size > 0) != (tt.setting != "") {
+			t.Errorf("%s: HugePages = %+v (%s), want %q (%s)", tt.name, h, h.Hint(), tt.setting, tt.hint)
 		}
+	}
+	h := host(nil, map[string]string{dir + "hpage_pmd_size": "33554432\n", dir + "shmem_enabled": advise}).HugePages()
+	if h.Size != 32<<20 {
+		t.Errorf("a huge page has %d bytes, want 32 MiB", h.Size)
 	}
 }
 
 func TestSwap(t *testing.T) {
-	const heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-	for data, want := range map[string]bool{heading: false, heading + "/dev/sda2 partition 1 0 -2\n": true} {
-		if on, err := host(map[string]string{"proc/swaps": data}).Swap(); on != want || err != nil {
-			t.Errorf("Swap of %q = %v, %v, want %v", data, on, err, want)
-		}
+	const slice = "sys/fs/cgroup/system.slice/"
+	tests := []struct {
+		name    string
+		files   map[string]string
+		changed map[string]string
+		on      bool
+		why     string // empty for an error
+	}{
+		{"devices", service, nil, true, "swap is on: /swap file, /dev/zram0"},
+		{"no device", hybrid, nil, false, "no swap device is on"},
+		{"kernel without", hybrid, map[string]string{"proc/swaps": "-"}, false, "this kernel has no swap"},
+		{"not for us", container, nil, false, "no swap for cgroup / (memory.swap.max is 0)"},
+		{"not for those above", service, map[string]string{slice + "memory.swap.max": "0\n"}, false, "no swap for cgroup /system.slice (memory.swap.max is 0)"},
+		{"a little", service, map[string]string{slice + "memory.swap.max": "4096\n"}, true, "swap is on: /swap file, /dev/zram0"},
+		{"memory is not controlled", service, map[string]string{slice + "memory.swap.max": "-"}, true, "swap is on: /swap file, /dev/zram0"},
+		{"version 1", hybrid, map[string]string{"proc/swaps": swap}, true, "swap is on: /swap file, /dev/zram0"},
+		{"broken cgroup file", service, map[string]string{"proc/self/cgroup": "x\n"}, false, ""},
 	}
-	if _, err := host(nil).Swap(); err == nil {
-		t.Error("Swap without its file = nil, want an error")
+	for _, tt := range tests {
+		s, err := host(tt.files, tt.changed).Swap()
+		if s.On != tt.on || s.Why != tt.why || (err != nil) != (tt.why == "") {
+			t.Errorf("%s: Swap = %+v, %v, want %v (%s)", tt.name, s, err, tt.on, tt.why)
+		}
 	}
 }
 
-// What the kernel really writes is understood.
-func TestHere(t *testing.T) {
-	room, err := hostmem.Here.Available()
-	if err != nil || room.Bytes < 64<<20 || room.Bytes > 1<<50 || room.Limit == "" {
-		t.Errorf("Available = %+v, %v, want what this machine has", room, err)
+func BenchmarkAvailable(b *testing.B) {
+	for b.Loop() {
+		if _, err := hostmem.Here.Available(); err != nil {
+			b.Fatal(err)
+		}
 	}
-	if _, err := hostmem.Here.Swap(); err != nil {
-		t.Error(err)
-	}
-	t.Logf("%d MiB (%s), %+v", room.Bytes>>20, room.Limit, hostmem.Here.HugePages())
 }

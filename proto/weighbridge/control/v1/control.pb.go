@@ -89,6 +89,116 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
+// WatchRequest asks for the events of all channels, or of some.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The channels of interest; none means all.
+	Channels      []string `protobuf:"bytes,1,rep,name=channels,proto3" json:"channels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WatchRequest) GetChannels() []string {
+	if x != nil {
+		return x.Channels
+	}
+	return nil
+}
+
+// WatchResponse is one event.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was seen.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The channel's name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Its state now.
+	Channel       *Channel `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WatchResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetChannel() *Channel {
+	if x != nil {
+		return x.Channel
+	}
+	return nil
+}
+
 // StatusRequest asks for everything, or for some channels.
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -100,7 +210,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -112,7 +222,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -125,7 +235,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StatusRequest) GetChannels() []string {
@@ -141,14 +251,16 @@ type StatusResponse struct {
 	// The state of each channel, by name.
 	Channels map[string]*Channel `protobuf:"bytes,1,rep,name=channels,proto3" json:"channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The trust policy in force.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The memory for weights.
+	Memory        *Memory `protobuf:"bytes,3,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -160,7 +272,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -173,7 +285,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StatusResponse) GetChannels() map[string]*Channel {
@@ -188,6 +300,195 @@ func (x *StatusResponse) GetPolicy() *Policy {
 		return x.Policy
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetMemory() *Memory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+// Memory is how the memory for sealed weights is used, and what the system grants for it.
+type Memory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes that weights may take.
+	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Bytes that are held by what serves or is being loaded.
+	InUse int64 `protobuf:"varint,2,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`
+	// Bytes of weights that nobody holds: they go when room is needed.
+	Warm int64 `protobuf:"varint,3,opt,name=warm,proto3" json:"warm,omitempty"`
+	// Whether weights get huge pages.
+	HugePages bool `protobuf:"varint,4,opt,name=huge_pages,json=hugePages,proto3" json:"huge_pages,omitempty"`
+	// Whether this machine can write memory to a swap device.
+	Swap bool `protobuf:"varint,5,opt,name=swap,proto3" json:"swap,omitempty"`
+	// What an operator can do to get more of it, a line each.
+	Hints         []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Memory) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Memory) GetInUse() int64 {
+	if x != nil {
+		return x.InUse
+	}
+	return 0
+}
+
+func (x *Memory) GetWarm() int64 {
+	if x != nil {
+		return x.Warm
+	}
+	return 0
+}
+
+func (x *Memory) GetHugePages() bool {
+	if x != nil {
+		return x.HugePages
+	}
+	return false
+}
+
+func (x *Memory) GetSwap() bool {
+	if x != nil {
+		return x.Swap
+	}
+	return false
+}
+
+func (x *Memory) GetHints() []string {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
+// Load is how far a release has come that is being brought up.
+type Load struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The release, "sha256:…".
+	Release string `protobuf:"bytes,1,opt,name=release,proto3" json:"release,omitempty"`
+	// What is being done: "read" (and hashed and sealed) or "start" (of the runtime).
+	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Bytes of the weights that were read.
+	Bytes int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Bytes that the weights have.
+	Total int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// The rate of reading so far, in bytes a second.
+	Rate float64 `protobuf:"fixed64,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Seconds until all is read, at that rate.
+	SecondsLeft   float64 `protobuf:"fixed64,6,opt,name=seconds_left,json=secondsLeft,proto3" json:"seconds_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Load) Reset() {
+	*x = Load{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Load) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Load) ProtoMessage() {}
+
+func (x *Load) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Load.ProtoReflect.Descriptor instead.
+func (*Load) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Load) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
+}
+
+func (x *Load) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Load) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Load) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Load) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Load) GetSecondsLeft() float64 {
+	if x != nil {
+		return x.SecondsLeft
+	}
+	return 0
 }
 
 // Policy names a trust policy.
@@ -205,7 +506,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +518,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +531,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Policy) GetVersion() int64 {
@@ -278,14 +579,16 @@ type Channel struct {
 	// Whether an earlier release serves in place of a withdrawn one.
 	Fallback bool `protobuf:"varint,10,opt,name=fallback,proto3" json:"fallback,omitempty"`
 	// The id of the publication in force, "sha256:…".
-	Publication   string `protobuf:"bytes,11,opt,name=publication,proto3" json:"publication,omitempty"`
+	Publication string `protobuf:"bytes,11,opt,name=publication,proto3" json:"publication,omitempty"`
+	// What is being brought up; absent if nothing is.
+	Load          *Load `protobuf:"bytes,12,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +600,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +613,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Channel) GetRelease() string {
@@ -390,23 +693,52 @@ func (x *Channel) GetPublication() string {
 	return ""
 }
 
+func (x *Channel) GetLoad() *Load {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
 var File_weighbridge_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"+\n" +
+	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
+	"\fWatchRequest\x12\x1a\n" +
+	"\bchannels\x18\x01 \x03(\tR\bchannels\"\x8e\x01\n" +
+	"\rWatchResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
+	"\achannel\x18\x03 \x01(\v2\x1f.weighbridge.control.v1.ChannelR\achannel\"+\n" +
 	"\rStatusRequest\x12\x1a\n" +
-	"\bchannels\x18\x01 \x03(\tR\bchannels\"\xf8\x01\n" +
+	"\bchannels\x18\x01 \x03(\tR\bchannels\"\xb0\x02\n" +
 	"\x0eStatusResponse\x12P\n" +
 	"\bchannels\x18\x01 \x03(\v24.weighbridge.control.v1.StatusResponse.ChannelsEntryR\bchannels\x126\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1e.weighbridge.control.v1.PolicyR\x06policy\x1a\\\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1e.weighbridge.control.v1.PolicyR\x06policy\x126\n" +
+	"\x06memory\x18\x03 \x01(\v2\x1e.weighbridge.control.v1.MemoryR\x06memory\x1a\\\n" +
 	"\rChannelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
-	"\x05value\x18\x02 \x01(\v2\x1f.weighbridge.control.v1.ChannelR\x05value:\x028\x01\"p\n" +
+	"\x05value\x18\x02 \x01(\v2\x1f.weighbridge.control.v1.ChannelR\x05value:\x028\x01\"\x92\x01\n" +
+	"\x06Memory\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x15\n" +
+	"\x06in_use\x18\x02 \x01(\x03R\x05inUse\x12\x12\n" +
+	"\x04warm\x18\x03 \x01(\x03R\x04warm\x12\x1d\n" +
+	"\n" +
+	"huge_pages\x18\x04 \x01(\bR\thugePages\x12\x12\n" +
+	"\x04swap\x18\x05 \x01(\bR\x04swap\x12\x14\n" +
+	"\x05hints\x18\x06 \x03(\tR\x05hints\"\x99\x01\n" +
+	"\x04Load\x12\x18\n" +
+	"\arelease\x18\x01 \x01(\tR\arelease\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x01R\x04rate\x12!\n" +
+	"\fseconds_left\x18\x06 \x01(\x01R\vsecondsLeft\"p\n" +
 	"\x06Policy\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xda\x02\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x8c\x03\n" +
 	"\aChannel\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\tR\arelease\x12\x18\n" +
 	"\aweights\x18\x02 \x01(\tR\aweights\x12\x14\n" +
@@ -419,7 +751,8 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x05error\x18\t \x01(\tR\x05error\x12\x1a\n" +
 	"\bfallback\x18\n" +
 	" \x01(\bR\bfallback\x12 \n" +
-	"\vpublication\x18\v \x01(\tR\vpublication*x\n" +
+	"\vpublication\x18\v \x01(\tR\vpublication\x120\n" +
+	"\x04load\x18\f \x01(\v2\x1c.weighbridge.control.v1.LoadR\x04load*x\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -427,9 +760,10 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\rSTATE_LOADING\x10\x02\x12\x0f\n" +
 	"\vSTATE_READY\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x052b\n" +
+	"\fSTATE_FAILED\x10\x052\xba\x01\n" +
 	"\aControl\x12W\n" +
-	"\x06Status\x12%.weighbridge.control.v1.StatusRequest\x1a&.weighbridge.control.v1.StatusResponseBKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
+	"\x06Status\x12%.weighbridge.control.v1.StatusRequest\x1a&.weighbridge.control.v1.StatusResponse\x12V\n" +
+	"\x05Watch\x12$.weighbridge.control.v1.WatchRequest\x1a%.weighbridge.control.v1.WatchResponse0\x01BKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
 
 var (
 	file_weighbridge_control_v1_control_proto_rawDescOnce sync.Once
@@ -444,30 +778,40 @@ func file_weighbridge_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_weighbridge_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(State)(0),                    // 0: weighbridge.control.v1.State
-	(*StatusRequest)(nil),         // 1: weighbridge.control.v1.StatusRequest
-	(*StatusResponse)(nil),        // 2: weighbridge.control.v1.StatusResponse
-	(*Policy)(nil),                // 3: weighbridge.control.v1.Policy
-	(*Channel)(nil),               // 4: weighbridge.control.v1.Channel
-	nil,                           // 5: weighbridge.control.v1.StatusResponse.ChannelsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*WatchRequest)(nil),          // 1: weighbridge.control.v1.WatchRequest
+	(*WatchResponse)(nil),         // 2: weighbridge.control.v1.WatchResponse
+	(*StatusRequest)(nil),         // 3: weighbridge.control.v1.StatusRequest
+	(*StatusResponse)(nil),        // 4: weighbridge.control.v1.StatusResponse
+	(*Memory)(nil),                // 5: weighbridge.control.v1.Memory
+	(*Load)(nil),                  // 6: weighbridge.control.v1.Load
+	(*Policy)(nil),                // 7: weighbridge.control.v1.Policy
+	(*Channel)(nil),               // 8: weighbridge.control.v1.Channel
+	nil,                           // 9: weighbridge.control.v1.StatusResponse.ChannelsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_weighbridge_control_v1_control_proto_depIdxs = []int32{
-	5, // 0: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
-	3, // 1: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
-	6, // 2: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
-	0, // 3: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
-	6, // 4: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
-	4, // 5: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
-	1, // 6: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
-	2, // 7: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	10, // 0: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 1: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
+	9,  // 2: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
+	7,  // 3: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
+	5,  // 4: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
+	10, // 5: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
+	0,  // 6: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
+	10, // 7: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
+	6,  // 8: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
+	8,  // 9: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
+	3,  // 10: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
+	1,  // 11: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
+	4,  // 12: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
+	2,  // 13: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weighbridge_control_v1_control_proto_init() }
@@ -481,7 +825,7 @@ func file_weighbridge_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weighbridge_control_v1_control_proto_rawDesc), len(file_weighbridge_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
