@@ -259,7 +259,8 @@ func (s *Supervisor[T]) publish(change func(*view[T])) {
 	s.changed = make(chan struct{})
 }
 
-// A RestartPolicy bounds restarts: at most Max of them within Window, the n-th of them Base·2ⁿ⁻¹ after the death.
+// A RestartPolicy bounds restarts: at most Max of them within Window, the first at once and the n-th of them Base·2ⁿ⁻²
+// after the death.
 type RestartPolicy struct {
 	Max    int
 	Window time.Duration
@@ -280,5 +281,8 @@ func (p RestartPolicy) next(restarts []time.Time, now time.Time) (delay time.Dur
 	if recent >= p.Max {
 		return 0, false
 	}
-	return p.Base << recent, true
+	if recent == 0 {
+		return 0, true
+	}
+	return p.Base << (recent - 1), true
 }
