@@ -30,7 +30,7 @@ func Check(ctx context.Context, alg Algorithm, files []File, o Options) error {
 	}
 	defer ring.close()
 	c := &check{alg: alg, progress: o.Progress, files: files, free: ring.buffers}
-	c.changed = sync.NewCond(&c.mu)
+	c.readable, c.hashable = sync.NewCond(&c.mu), sync.NewCond(&c.mu)
 	stop := context.AfterFunc(ctx, func() { c.giveUp(context.Cause(ctx)) })
 	defer stop()
 
@@ -53,13 +53,15 @@ type check struct {
 
 	calls sync.Mutex // held while a function of a File runs
 
-	mu      sync.Mutex // guards what follows, and what it leads to
-	changed *sync.Cond // anything that a reader or a hasher may wait for
-	files   []File     // not opened yet
+	mu       sync.Mutex // guards what follows, and what it leads to
+	readable *sync.Cond // something may have come up for a reader
+	hashable *sync.Cond // and for a hasher
+	files    []File     // not opened yet
 	opening int        // files that are being opened
 	open    []*reading // not done yet
 	streams []*stream  // that have blocks to be read
 	free    [][]byte   // of blockSize each
+	coming  int        // blocks that are being read
 	ready   []*chain   // whose next bytes are in memory
 	err     error      // why the check was given up
 }
@@ -71,7 +73,13 @@ func (c *check) giveUp(err error) {
 	if c.err == nil {
 		c.err = err
 	}
-	c.changed.Broadcast()
+	c.wakeAll()
+}
+
+// wakeAll lets everyone look for what there is to be done. It needs mu.
+func (c *check) wakeAll() {
+	c.readable.Broadcast()
+	c.hashable.Broadcast()
 }
 
 // over reports whether nothing is left to be done. It needs mu.
@@ -128,5 +136,7 @@ func (c *check) finish(r *reading) {
 	}
 	r.report(c)
 	c.open = slices.DeleteFunc(c.open, func(other *reading) bool { return other == r })
-	c.changed.Broadcast()
+	if c.over() {
+		c.wakeAll()
+	}
 }

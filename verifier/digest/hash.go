@@ -44,24 +44,34 @@ func (c *check) hash() {
 	}
 }
 
-// nextLinks takes as many chains as a core hashes at once, if so many are ready. It returns none when the check is over.
+// nextLinks takes as many chains as a core hashes at once, if so many are ready or will be. It returns none when the
+// check is over.
 func (c *check) nextLinks(links []link) []link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.over() {
-		n := min(len(c.ready), c.alg.width())
-		for _, ch := range c.ready[:n] {
-			b := ch.next()
-			b.busy++
-			links = append(links, link{ch, b, ch.segment(b)})
-		}
-		if n > 0 {
+		if n := min(len(c.ready), c.alg.width()); n > 0 && (n == c.alg.width() || !c.partnerComes(c.ready[0])) {
+			for _, ch := range c.ready[:n] {
+				b := ch.next()
+				b.busy++
+				links = append(links, link{ch, b, ch.segment(b)})
+			}
 			c.ready = slices.Delete(c.ready, 0, n)
+			if len(c.ready) > 0 {
+				c.hashable.Signal() // one signal may have stood for several chains
+			}
 			return links
 		}
-		c.changed.Wait()
+		c.hashable.Wait()
 	}
 	return nil
+}
+
+// partnerComes reports whether a chain that is ready alone should wait for one to be hashed beside it, which costs
+// nothing: another stream is being read, and this one is not far behind.
+func (c *check) partnerComes(alone *chain) bool {
+	s := alone.next().stream
+	return s.waiting < behind && c.coming > s.coming
 }
 
 // hashed counts a link as hashed.
@@ -71,10 +81,13 @@ func (c *check) hashed(l link, start, end time.Time, busy time.Duration) {
 	r := l.chain.reading
 	r.result.Hash.add(start, end, busy)
 	l.chain.isQueued = false
+	if l.block.chains--; l.block.chains == 0 {
+		l.block.stream.waiting--
+	}
 	if r.result.Err == nil && l.chain.at < l.chain.end && l.chain.next() != nil {
 		l.chain.isQueued = true
 		c.ready = append(c.ready, l.chain)
-		c.changed.Broadcast()
+		c.hashable.Signal()
 	}
 	c.pass(l.block)
 }

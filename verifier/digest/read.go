@@ -12,6 +12,7 @@ type stream struct {
 	reading   *reading
 	next, end int64 // numbers of blocks: the next to be read, and the first that is not this stream's
 	held      int   // blocks that are being read or are in memory
+	coming    int   // blocks that are being read
 	waiting   int   // blocks in memory that were not hashed yet
 }
 
@@ -21,7 +22,8 @@ type block struct {
 	number int64
 	buffer []byte // of blockSize
 	data   []byte // what was read, in buffer
-	users  int    // chains that have not passed it, and the target it has not landed in
+	chains int    // that have not passed it
+	users  int    // the same, and the target it has not landed in
 	busy   int    // users that work with it this moment
 }
 
@@ -91,7 +93,7 @@ func (c *check) nextBlock() *block {
 				return c.take(s)
 			}
 		}
-		c.changed.Wait()
+		c.readable.Wait()
 	}
 }
 
@@ -153,7 +155,7 @@ func (c *check) split(s *stream) bool {
 	c.streams = append(c.streams, &stream{reading: s.reading, next: best, end: s.end})
 	s.reading.streams++
 	s.end = best
-	c.changed.Broadcast()
+	c.readable.Broadcast()
 	return true
 }
 
@@ -185,7 +187,7 @@ func (c *check) openFile() {
 	}
 	c.streams = append(c.streams, &stream{reading: r, end: r.last + 1})
 	r.streams = 1
-	c.changed.Broadcast()
+	c.readable.Broadcast()
 }
 
 // take takes the stream's next block.
@@ -194,6 +196,8 @@ func (c *check) take(s *stream) *block {
 	c.free = c.free[:len(c.free)-1]
 	s.held++
 	s.reading.held++
+	s.coming++
+	c.coming++
 	if s.next++; s.next == s.end {
 		c.drop(s)
 	}
@@ -204,7 +208,6 @@ func (c *check) take(s *stream) *block {
 func (c *check) drop(s *stream) {
 	c.streams = slices.DeleteFunc(c.streams, func(other *stream) bool { return other == s })
 	s.reading.streams--
-	c.changed.Broadcast()
 }
 
 // landed hands a block that was read to the chains that it belongs to. It reports whether the file is still wanted.
@@ -212,6 +215,9 @@ func (c *check) landed(b *block, n int, err error, start, end time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := b.stream.reading
+	b.stream.coming--
+	c.coming--
+	c.hashable.Signal()
 	r.result.Bytes += int64(n)
 	r.result.Read.add(start, end, end.Sub(start))
 	if err != nil && r.result.Err == nil {
@@ -225,8 +231,10 @@ func (c *check) landed(b *block, n int, err error, start, end time.Time) bool {
 	b.data = b.buffer[:n]
 	first := b.number * blockSize
 	mine := overlapping(r.chains, first, first+int64(n))
-	b.users = len(mine)
-	b.stream.waiting++
+	b.chains, b.users = len(mine), len(mine)
+	if b.chains > 0 {
+		b.stream.waiting++
+	}
 	if r.input.Target != nil && n > 0 {
 		b.users++
 		b.busy++
@@ -242,7 +250,6 @@ func (c *check) landed(b *block, n int, err error, start, end time.Time) bool {
 			c.ready = append(c.ready, ch)
 		}
 	}
-	c.changed.Broadcast()
 	return true
 }
 
@@ -253,6 +260,7 @@ func (c *check) copied(b *block, err error, start, end time.Time) {
 	b.stream.reading.result.Copy.add(start, end, end.Sub(start))
 	if err != nil && c.err == nil {
 		c.err = err
+		c.wakeAll()
 	}
 	c.pass(b)
 }
@@ -270,12 +278,11 @@ func (c *check) release(b *block) {
 	r := b.stream.reading
 	if r.blocks[b.number] == b {
 		delete(r.blocks, b.number)
-		b.stream.waiting--
 	}
 	b.stream.held--
 	r.held--
 	c.free = append(c.free, b.buffer)
-	c.changed.Broadcast()
+	c.readable.Signal()
 	c.finish(r)
 }
 
