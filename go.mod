@@ -7,6 +7,7 @@ require (
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
 	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do
+	github.com/hanwen/go-fuse/v2 v2.12.1 // files that misbehave, in tests
 	github.com/klauspost/cpuid/v2 v2.4.2 // whether the processor has the SHA instructions, which x/sys/cpu does not tell
 	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics

@@ -119,7 +119,8 @@ func (f *File) SetModified(at time.Time) { f.set(func() { f.modified = at }) }
 func (f *File) SetDirect(d Direct) { f.set(func() { f.direct = d }) }
 
 // SetCached lets the kernel keep what it reads, for those who open the file from now on. It then reads ahead, asks for
-// whole pages, and asks for nothing that it has. Without, each read comes here.
+// whole pages, and asks for nothing that it has. Without, each read comes here; what a reader has the kernel read ahead
+// (POSIX_FADV_WILLNEED) comes here too, and is then read again.
 func (f *File) SetCached(cached bool) { f.set(func() { f.cached = cached }) }
 
 // Fail makes each read fail that touches the n bytes from off on, beside what fails already.

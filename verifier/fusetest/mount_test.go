@@ -65,7 +65,7 @@ func TestNothingLeft(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			goroutines, descriptors, mounts := runtime.NumGoroutine(), count(t, "/proc/self/fd"), mounted(t)
+			left := watch(t)
 			var l leaks
 			var path string
 			t.Run("test", func(t *testing.T) {
@@ -82,20 +82,29 @@ func TestNothingLeft(t *testing.T) {
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v, want it gone", path, err)
 			}
-			if after := mounted(t); after != mounts {
-				t.Errorf("mounts are left:\n%s", after)
-			}
-			if after := count(t, "/proc/self/fd"); after != descriptors {
-				t.Errorf("%d descriptors are left open", after-descriptors)
-			}
-			for range 1000 { // the last goroutine may still be on its way out
-				if runtime.NumGoroutine() <= goroutines {
-					return
-				}
-				runtime.Gosched()
-			}
-			t.Errorf("%d goroutines are left", runtime.NumGoroutine()-goroutines)
+			left()
 		})
+	}
+}
+
+// watch returns a function that checks that what there is then was there before.
+func watch(t *testing.T) (left func()) {
+	goroutines, descriptors, mounts := runtime.NumGoroutine(), count(t, "/proc/self/fd"), mounted(t)
+	return func() {
+		t.Helper()
+		if after := mounted(t); after != mounts {
+			t.Errorf("mounts are left:\n%s", after)
+		}
+		if after := count(t, "/proc/self/fd"); after != descriptors {
+			t.Errorf("%d descriptors are left open", after-descriptors)
+		}
+		for range 1000 { // the last goroutine may still be on its way out
+			if runtime.NumGoroutine() <= goroutines {
+				return
+			}
+			runtime.Gosched()
+		}
+		t.Errorf("%d goroutines are left", runtime.NumGoroutine()-goroutines)
 	}
 }
 
