@@ -57,13 +57,13 @@ type check struct {
 	readable *sync.Cond // something may have come up for a reader
 	hashable *sync.Cond // and for a hasher
 	files    []File     // not opened yet
-	opening int        // files that are being opened
-	open    []*reading // not done yet
-	streams []*stream  // that have blocks to be read
-	free    [][]byte   // of blockSize each
-	coming  int        // blocks that are being read
-	ready   []*chain   // whose next bytes are in memory
-	err     error      // why the check was given up
+	opening  int        // files that are being opened
+	open     []*reading // not done yet
+	streams  []*stream  // that have blocks to be read
+	free     [][]byte   // of blockSize each
+	coming   int        // blocks that are being read
+	ready    []*chain   // whose next bytes are in memory
+	err      error      // why the check was given up
 }
 
 // giveUp ends the check. Only the first reason counts.
