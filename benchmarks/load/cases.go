@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
+)
+
+// Names of the cases. Figures are named after them.
+const (
+	plainMmap    = "plain-mmap-cold"
+	plainNone    = "plain-none-cold"
+	verifiedCold = "verified-cold"
+	signingPlain = "model_signing+plain-cold"
+	plainWarm    = "plain-warm"
+	warm         = "warm"
+	huge         = "-huge"
+)
+
+// What cases measure.
+const (
+	seconds = "time"
+	cpu     = "CPU"
+	device  = "read from device"
+	rss     = "gateway's memory"
+	rssOne  = "its first half"
+	rssTwo  = "its second half"
+)
+
+var metrics = []bench.Metric{
+	{Name: seconds, Unit: "s", Digits: 2},
+	{Name: cpu, Unit: "s", Digits: 2},
+	{Name: device, Unit: "MB", Digits: 0},
+	{Name: rss, Unit: "MiB", Digits: 0},
+	{Name: rssOne, Unit: "MiB", Digits: 0},
+	{Name: rssTwo, Unit: "MiB", Digits: 0},
+}
+
+// cases are all that is compared, in their order. The last two need the model in the page cache, where the one before
+// them leaves it.
+func (s *site) cases(withHugePages bool) []bench.Case {
+	cold := bench.Case{Name: verifiedCold, Run: s.verifiedCold}
+	again := bench.Case{Name: warm, Run: s.warm}
+	all := []bench.Case{
+		{Name: plainMmap, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return s.plainCold(ctx, "mmap") }},
+		{Name: plainNone, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return s.plainCold(ctx, "none") }},
+		cold,
+		{Name: signingPlain, Peer: true, Run: s.signingPlain},
+		{Name: plainWarm, Peer: true, Run: s.plainWarm},
+		again,
+	}
+	if withHugePages {
+		all = append(all, withHuge(hugeSetting, cold), withHuge(hugeSetting, again))
+	}
+	return all
+}
+
+func values(took time.Duration, u usage) bench.Values {
+	return bench.Values{seconds: took.Seconds(), cpu: u.cpu.Seconds(), device: float64(u.device) / 1e6}
+}
+
+// plainCold is llama-server by itself, with nothing of the model in memory.
+func (s *site) plainCold(ctx context.Context, mode string) (bench.Values, error) {
+	if err := s.cold.evict(s.model); err != nil {
+		return nil, err
+	}
+	return s.plain(ctx, mode)
+}
+
+func (s *site) plain(ctx context.Context, mode string) (bench.Values, error) {
+	p, took, err := s.startPlain(ctx, mode)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	used, err := p.end()
+	return values(took, used), err
+}
+
+// plainWarm is llama-server by itself, with all of the model in the page cache.
+func (s *site) plainWarm(ctx context.Context) (bench.Values, error) {
+	if err := fill(ctx, s.model); err != nil {
+		return nil, err
+	}
+	return s.plain(ctx, "mmap")
+}
+
+// signingPlain is what one does without a gateway: verify, then start. The server reads what the verifier left in the
+// page cache, if there is room for it, and nothing makes sure that it is what was verified.
+func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
+	if err := s.cold.evict(s.model); err != nil {
+		return nil, err
+	}
+	var output tail
+	cmd := exec.CommandContext(context.Background(), s.signing, "verify", "key", modelName, "--public_key", "trainer.pub", "--signature", filesSig)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, &output, &output
+	verify, err := startChild("model_signing", cmd)
+	if err != nil {
+		return nil, err
+	}
+	verifying, err := verify.finish(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	} else if err != nil {
+		return nil, fmt.Errorf("model_signing verify: %w; it wrote:\n%s", err, &output)
+	}
+	verified := time.Since(verify.begun)
+	p, took, err := s.startPlain(ctx, "mmap")
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	serving, err := p.end()
+	return values(verified+took, verifying.add(serving)), err
+}
+
+// verifiedCold is a gateway that starts, decides, reads, verifies and seals the model and has its llama-server ready.
+func (s *site) verifiedCold(ctx context.Context) (bench.Values, error) {
+	if err := s.cold.evict(s.model); err != nil {
+		return nil, err
+	}
+	g, err := s.startGateway()
+	if err != nil {
+		return nil, err
+	}
+	defer g.stop()
+	memory := watchMemory(g.cmd.Process.Pid)
+	serves, err := g.await(ctx, msgServes)
+	first, second := memory.finish(g.begun, serves.at)
+	if err != nil {
+		return nil, err
+	}
+	used, err := g.end()
+	v := values(serves.at.Sub(g.begun), used)
+	const mib = 1 << 20
+	v[rssOne], v[rssTwo] = float64(first)/mib, float64(second)/mib
+	v[rss] = max(v[rssOne], v[rssTwo])
+	return v, err
+}
+
+// idleKnocks is how often an idle gateway is asked what then is asked once of one whose runtime was killed.
+const idleKnocks = 5
+
+// warm is a gateway whose llama-server is killed: the time from then until its successor, started on the memory sealed
+// before, has answered a question that was waiting, less what that takes when it need not wait. The question is sent
+// when the gateway has noticed the death. One that is sent before can still get through to the dying process, and is
+// then, rightly, not asked again by the gateway. Each round has a gateway of its own: a second death within minutes is
+// answered with a longer delay.
+func (s *site) warm(ctx context.Context) (bench.Values, error) {
+	g, err := s.startGateway()
+	if err != nil {
+		return nil, err
+	}
+	defer g.stop()
+	if _, err := g.await(ctx, msgServes); err != nil {
+		return nil, err
+	}
+	v, err := g.restart(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = g.end()
+	return v, err
+}
+
+// restart is what warm measures.
+func (g *gateway) restart(ctx context.Context) (bench.Values, error) {
+	c, err := g.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	var idle bench.Series
+	for range idleKnocks {
+		took, err := c.knock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		idle = append(idle, took.Seconds())
+	}
+	before, err := g.measure()
+	if err != nil {
+		return nil, err
+	}
+	killed := time.Now()
+	if err := syscall.Kill(before.runtime, syscall.SIGKILL); err != nil {
+		return nil, fmt.Errorf("kill the gateway's llama-server: %w", err)
+	}
+	if _, err := g.await(ctx, msgDied); err != nil {
+		return nil, err
+	}
+	if _, err := c.knock(ctx); err != nil {
+		return nil, err
+	}
+	took := time.Since(killed).Seconds() - idle.Median()
+	after, err := g.measure()
+	if err != nil {
+		return nil, err
+	}
+	if after.runtime == before.runtime {
+		return nil, fmt.Errorf("llama-server %d answered after it was killed", after.runtime)
+	}
+	v := bench.Values{seconds: took, cpu: after.restartCPU(before).Seconds()}
+	if before.deviceKnown && after.deviceKnown {
+		v[device] = float64(after.deviceGateway+after.deviceRuntime-before.deviceGateway) / 1e6
+	}
+	return v, c.check(ctx, modelConfig(1).Sentence)
+}
+
+// A moment is what a gateway that runs, and its llama-server, have used so far.
+type moment struct {
+	runtime      int // process number
+	gatewayCPU   time.Duration
+	gatewayWaits time.Duration // processor time of llama-servers that it has reaped
+	runtimeCPU   time.Duration
+
+	deviceKnown                  bool // see readFromDevice
+	deviceGateway, deviceRuntime int64
+}
+
+func (g *gateway) measure() (m moment, err error) {
+	if m.runtime, err = g.runtime(); err != nil {
+		return m, err
+	}
+	if m.gatewayCPU, m.gatewayWaits, err = cpuOf(g.cmd.Process.Pid); err != nil {
+		return m, err
+	}
+	if m.runtimeCPU, _, err = cpuOf(m.runtime); err != nil {
+		return m, err
+	}
+	var errGateway, errRuntime error
+	m.deviceGateway, errGateway = readFromDevice(g.cmd.Process.Pid)
+	m.deviceRuntime, errRuntime = readFromDevice(m.runtime)
+	m.deviceKnown = errGateway == nil && errRuntime == nil
+	return m, nil
+}
+
+// restartCPU is what the end of the old runtime and the start of the new one took; like what a whole life of a plain
+// llama-server takes, which also starts once and ends once.
+func (m moment) restartCPU(before moment) time.Duration {
+	oldEnd := m.gatewayWaits - before.gatewayWaits - before.runtimeCPU
+	return m.gatewayCPU - before.gatewayCPU + m.runtimeCPU + oldEnd
+}

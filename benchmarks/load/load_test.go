@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
+)
+
+func TestParse(t *testing.T) {
+	tests := []struct {
+		name string
+		env  map[string]string
+		args []string
+		want options
+		err  string
+	}{
+		{"default", nil, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
+		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "HUGE": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false}, ""},
+		{"not huge", map[string]string{"HUGE": "0"}, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
+		{"no rounds", map[string]string{"ROUNDS": "0"}, nil, options{}, "ROUNDS"},
+		{"too large", map[string]string{"LAYERS": "35"}, nil, options{}, "LAYERS"},
+		{"no layers", map[string]string{"LAYERS": "0"}, nil, options{}, "LAYERS"},
+		{"layers in words", map[string]string{"LAYERS": "few"}, nil, options{}, "LAYERS"},
+		{"huge in words", map[string]string{"HUGE": "yes"}, nil, options{}, "HUGE"},
+		{"argument", nil, []string{"dir"}, options{}, "unexpected"},
+		{"unknown flag", nil, []string{"-fast"}, options{}, "fast"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, name := range []string{"ROUNDS", "LAYERS", "HUGE"} {
+				t.Setenv(name, tt.env[name])
+			}
+			got, err := parse(tt.args, io.Discard)
+			if tt.err == "" && (err != nil || got != tt.want) {
+				t.Errorf("parse(%q) = %+v, %v, want %+v", tt.args, got, err, tt.want)
+			}
+			if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("parse(%q) = %v, want an error with %q", tt.args, err, tt.err)
+			}
+		})
+	}
+	if _, err := parse([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("parse(-h) = %v, want %v", err, flag.ErrHelp)
+	}
+}
+
+func TestOpenModel(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	said := 0
+	say := func(string, ...any) { said++ }
+	var want bytes.Buffer
+	if err := tinygguf.Write(&want, tinygguf.A); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is there
+		m, err := openModel(t.Context(), tinygguf.A, say)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(m.path); err != nil || !bytes.Equal(got, want.Bytes()) || m.size != int64(want.Len()) {
+			t.Errorf("model %+v holds %d bytes, %v, want those of its configuration", m, len(got), err)
+		}
+	}
+	if said != 1 {
+		t.Errorf("said %d times that a model is written, want once", said)
+	}
+	a, errA := modelPath("dir", tinygguf.A)
+	b, errB := modelPath("dir", tinygguf.B)
+	if a == b || errA != nil || errB != nil {
+		t.Errorf("modelPath of two configurations = %q, %v and %q, %v, want two names", a, errA, b, errB)
+	}
+}
+
+func TestOpenModelLeavesNothingUnfinished(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := openModel(ctx, tinygguf.A, func(string, ...any) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("openModel() = %v, want %v", err, context.Canceled)
+	}
+	if left, err := filepath.Glob(filepath.Join(cache, "weighbridge", "models", "*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v, want nothing", left, err)
+	}
+}
+
+func TestReplaceArgs(t *testing.T) {
+	args := []string{"--model", "/proc/self/fd/4", "--jinja", "--load-mode", "mmap", "--model"}
+	got := replaceArgs(args, map[string]string{"--model": "m.gguf", "--load-mode": "none", "--absent": "x"})
+	if want := []string{"--model", "m.gguf", "--jinja", "--load-mode", "none", "--model"}; !slices.Equal(got, want) {
+		t.Errorf("replaceArgs() = %q, want %q", got, want)
+	}
+	if args[1] != "/proc/self/fd/4" {
+		t.Error("replaceArgs changed what it was given")
+	}
+}
+
+func TestEventLog(t *testing.T) {
+	l := newEventLog()
+	_, changed := l.find("b")
+	for _, piece := range []string{`{"msg":"a","n":1}` + "\n" + `{"msg":`, `"b","n":2}`} {
+		l.Write([]byte(piece))
+	}
+	if e, more := l.find("a"); more != nil || e.attrs["n"] != 1.0 || e.at.IsZero() {
+		t.Errorf("find(a) = %v, want the line with 1", e)
+	}
+	if _, more := l.find("b"); more == nil {
+		t.Error("find(b) found a line that is not whole")
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("find(b) was not woken")
+	}
+	l.Write([]byte("\nno JSON\n" + `{"msg":"a","n":3}` + "\n"))
+	if e, more := l.find("b"); more != nil || e.attrs["n"] != 2.0 {
+		t.Errorf("find(b) = %v, want the line with 2", e)
+	}
+	if e, _ := l.find("a"); e.attrs["n"] != 1.0 {
+		t.Errorf("find(a) = %v, want the first line still", e)
+	}
+	if got := l.last.String(); !strings.Contains(got, "no JSON") {
+		t.Errorf("last = %q, want all that was written", got)
+	}
+	l.Write(bytes.Repeat([]byte("x"), 2*maxTail))
+	if got := len(l.last.data); got != maxTail {
+		t.Errorf("last keeps %d bytes, want %d", got, maxTail)
+	}
+}
+
+func TestWithHuge(t *testing.T) {
+	setting := filepath.Join(t.TempDir(), "shmem_enabled")
+	read := func() string {
+		data, err := os.ReadFile(setting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	failed := errors.New("failed")
+	for _, want := range []error{nil, failed} {
+		if err := os.WriteFile(setting, []byte("always within_size advise [never] deny force\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		during := ""
+		c := withHuge(setting, bench.Case{Name: "warm", Run: func(context.Context) (bench.Values, error) {
+			during = read()
+			return bench.Values{"time": 1}, want
+		}})
+		v, err := c.Run(t.Context())
+		if !errors.Is(err, want) || v["time"] != 1 || c.Name != "warm-huge" {
+			t.Errorf("%s = %v, %v, want %v", c.Name, v, err, want)
+		}
+		if after := read(); during != "advise" || after != "never" {
+			t.Errorf("setting was %q and then %q, want advise and then never", during, after)
+		}
+	}
+	if err := checkHuge(filepath.Join(setting, "nowhere")); err == nil || !strings.Contains(err.Error(), "HUGE=1") {
+		t.Errorf("checkHuge of no setting = %v, want an error that names HUGE=1", err)
+	}
+	for text, ok := range map[string]bool{"a [b] c": true, "": false, "a b": false, "a [b": false} {
+		if word, got := chosen(text); got != ok || ok && word != "b" {
+			t.Errorf("chosen(%q) = %q, %v, want %v", text, word, got, ok)
+		}
+	}
+}
+
+func TestPeaks(t *testing.T) {
+	begin := time.Unix(1000, 0)
+	var samples []sample
+	for i, bytes := range []int64{5, 9, 7, 3, 4} {
+		samples = append(samples, sample{begin.Add(time.Duration(i) * time.Second), bytes})
+	}
+	if before, after := peaks(samples, begin.Add(3*time.Second)); before != 9 || after != 4 {
+		t.Errorf("peaks() = %d, %d, want 9, 4", before, after)
+	}
+	if before, after := peaks(nil, begin); before != 0 || after != 0 {
+		t.Errorf("peaks() of nothing = %d, %d, want none", before, after)
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
+)
+
+// report says everything that is needed to repeat the result, and computes the figures.
+func (s *site) report(ctx context.Context, o options, r *bench.Result) *bench.Report {
+	return &bench.Report{
+		Name:    "load",
+		Title:   fmt.Sprintf("Time until a model of %.2f GB can answer", float64(s.model.size)/1e9),
+		Command: o.command(),
+		Facts:   append(bench.Machine(s.model.path), s.facts(ctx)...),
+		Notes:   s.notes(o),
+		Result:  r,
+		Figures: s.figures(r),
+	}
+}
+
+// command is what repeats this.
+func (o options) command() string {
+	line := "make bench-load"
+	if o.rounds != bench.DefaultRounds {
+		line += fmt.Sprintf(" ROUNDS=%d", o.rounds)
+	}
+	if o.layers != fullLayers {
+		line += fmt.Sprintf(" LAYERS=%d", o.layers)
+	}
+	if o.huge {
+		line += " HUGE=1"
+	}
+	return line
+}
+
+// facts are versions, and commands with names in place of paths.
+func (s *site) facts(ctx context.Context) []bench.Fact {
+	setting, err := hugeNow(hugeSetting)
+	if err != nil {
+		setting = "not supported"
+	}
+	const model, key = "MODEL", "KEY"
+	runtime := replaceArgs(s.plainArgs("mmap"), map[string]string{"--model": model, "--api-key-file": key})
+	return []bench.Fact{
+		{Name: "huge pages for shared memory", Value: setting},
+		{Name: "weighbridge", Value: firstLine(ctx, s.weighbridge, "version")},
+		{Name: "llama-server", Value: firstLine(ctx, s.llama, "--version") + ", " + shortDigest(s.llama)},
+		{Name: "model_signing", Value: firstLine(ctx, s.signing, "--version")},
+		{Name: "model", Value: fmt.Sprintf("%d bytes of F16, signed in shards of 64 MiB for the gateway, whole for model_signing", s.model.size)},
+		{Name: plainMmap, Value: "llama-server " + strings.Join(runtime, " ") + ", until /health answers 200"},
+		{Name: plainNone, Value: "the same with --load-mode none"},
+		{Name: verifiedCold, Value: "weighbridge serve --config FILE --init-state, until it logs that the release serves"},
+		{Name: signingPlain, Value: "model_signing verify key " + model + " --public_key FILE --signature FILE, then llama-server as in " + plainMmap},
+		{Name: plainWarm, Value: "as " + plainMmap + ", with the model in the page cache"},
+		{Name: warm, Value: "kill -9 of the gateway's llama-server, until its successor has answered"},
+	}
+}
+
+// firstLine is what a program says about itself.
+func firstLine(ctx context.Context, command string, args ...string) string {
+	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
+	return line
+}
+
+func shortDigest(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return "digest unknown"
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "digest unknown"
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+func (s *site) notes(o options) []string {
+	notes := []string{
+		"before each cold case the model, and it alone, is evicted from the page cache; what a hypervisor or a disk keeps stays, for all cases alike",
+		s.cold.note(),
+		"CPU is user and system time of all processes from start to end; for warm it is that of one end and one start",
+		"the gateway's own memory is what is resident in it without the sealed weights, at its peak while it loads",
+	}
+	if !o.huge {
+		notes = append(notes, "HUGE=1, as root, measures also with huge pages for sealed memory, and changes "+hugeSetting+" meanwhile")
+	}
+	return notes
+}
+
+// note says how cold it was.
+func (e *eviction) note() string {
+	how := ""
+	if e.dropped {
+		how = "; the whole page cache had to be dropped for that, so that programs were cold too"
+	}
+	if e.stayed >= coldBelow {
+		return fmt.Sprintf("not cold: up to %.1f %% of the model stayed in the page cache%s", 100*e.stayed, how)
+	}
+	return fmt.Sprintf("cold: at most %.2f %% of the model stayed in the page cache%s", 100*e.stayed, how)
+}
+
+func (s *site) figures(r *bench.Result) []bench.Figure {
+	cpuRatio := func(a, b string) bench.Figure {
+		return bench.Figure{Name: "cpu/" + a + "/" + b, Value: r.Median(a, cpu) / r.Median(b, cpu), Digits: 3}
+	}
+	figures := []bench.Figure{
+		r.Ratio(verifiedCold, plainNone),
+		cpuRatio(verifiedCold, plainMmap),
+		cpuRatio(verifiedCold, signingPlain),
+		cpuRatio(warm, plainWarm),
+	}
+	if len(r.Series(verifiedCold+huge, seconds)) > 0 {
+		figures = append(figures, r.Ratio(verifiedCold+huge, plainMmap), r.Ratio(verifiedCold+huge, verifiedCold),
+			r.Ratio(warm+huge, plainWarm))
+	}
+	return append(figures,
+		bench.Figure{Name: "gateway-rss-first-half-mib", Value: r.Series(verifiedCold, rssOne).Max(), Digits: 1},
+		bench.Figure{Name: "gateway-rss-second-half-mib", Value: r.Series(verifiedCold, rssTwo).Max(), Digits: 1},
+		r.Ratio(verifiedCold, plainMmap),
+		r.Ratio(verifiedCold, signingPlain),
+		r.Ratio(warm, plainWarm),
+		bench.Figure{Name: "device-bytes/model-bytes", Value: r.Median(verifiedCold, device) * 1e6 / float64(s.model.size), Digits: 4},
+		bench.Figure{Name: "gateway-rss-mib", Value: r.Series(verifiedCold, rss).Max(), Digits: 1},
+	)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
+)
+
+// measured is a site whose cases have run, in name only.
+func measured(t *testing.T, withHugePages bool) (*site, *bench.Result) {
+	t.Helper()
+	s := &site{
+		model: modelFile{"/somewhere/model.gguf", 4e9}, dir: "/somewhere/site", parts: parts{"/nowhere/weighbridge", "/nowhere/llama-server", "/nowhere/model_signing"},
+		runtimeArgs: []string{"--model", "/proc/self/fd/4", "--load-mode", "mmap", "--host", "x", "--api-key-file", "/proc/self/fd/3"},
+	}
+	cases := s.cases(withHugePages)
+	for i := range cases {
+		took := float64(i + 1)
+		cases[i].Run = func(context.Context) (bench.Values, error) {
+			return bench.Values{seconds: took, cpu: took, device: 4002, rss: 100, rssOne: 90, rssTwo: 100}, nil
+		}
+	}
+	r, err := bench.Suite{Cases: cases, Metrics: metrics, Rounds: 2}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, r
+}
+
+func TestFigures(t *testing.T) {
+	for _, withHugePages := range []bool{false, true} {
+		s, r := measured(t, withHugePages)
+		text := string(s.report(t.Context(), options{rounds: 2, layers: fullLayers, huge: withHugePages}, r).Text())
+		lines := strings.Split(strings.TrimSpace(text), "\n")
+		want := []string{
+			"verified-cold/plain-mmap-cold: 3.000",
+			"verified-cold/model_signing+plain-cold: 0.750",
+			"warm/plain-warm: 1.200",
+			"device-bytes/model-bytes: 1.0005",
+			"gateway-rss-mib: 100.0",
+		}
+		if got := lines[len(lines)-len(want):]; !slices.Equal(got, want) {
+			t.Errorf("the last lines are %q, want %q", got, want)
+		}
+		if got := slices.Contains(lines, "warm-huge/plain-warm: 1.600"); got != withHugePages {
+			t.Errorf("huge pages %v: figures of them %v:\n%s", withHugePages, got, text)
+		}
+		if got := strings.Contains(text, "HUGE=1, as root"); got == withHugePages {
+			t.Errorf("huge pages %v: how to ask for them is said: %v", withHugePages, got)
+		}
+	}
+}
+
+// TestReportNamesNoPlace looks for directories in what is published.
+func TestReportNamesNoPlace(t *testing.T) {
+	s, r := measured(t, false)
+	report := s.report(t.Context(), options{rounds: 2, layers: 1}, r)
+	for _, text := range []string{string(report.Text()), string(report.Plot())} {
+		for _, bad := range []string{"/somewhere", "/nowhere", "/proc/self"} {
+			if strings.Contains(text, bad) {
+				t.Errorf("report names %s:\n%s", bad, text)
+			}
+		}
+	}
+	if want := "make bench-load ROUNDS=2 LAYERS=1"; report.Command != want {
+		t.Errorf("command = %q, want %q", report.Command, want)
+	}
+}
+
+func TestEvictionNote(t *testing.T) {
+	tests := []struct {
+		eviction
+		want string
+	}{
+		{eviction{}, "cold: at most 0.00 % of the model stayed in the page cache"},
+		{eviction{stayed: 0.004}, "cold: at most 0.40 % of the model stayed in the page cache"},
+		{eviction{stayed: 0.25}, "not cold: up to 25.0 % of the model stayed in the page cache"},
+		{eviction{stayed: 0.002, dropped: true}, "cold: at most 0.20 % of the model stayed in the page cache; the whole page cache had to be dropped for that, so that programs were cold too"},
+	}
+	for _, tt := range tests {
+		if got := tt.note(); got != tt.want {
+			t.Errorf("note() = %q, want %q", got, tt.want)
+		}
+	}
+}
