@@ -73,7 +73,7 @@ func (s *site) write() error {
 	}
 	noise, block := mathrand.NewChaCha8([32]byte{1}), make([]byte, 1<<20)
 	for range modelSize / len(block) {
-		noise.Read(block)
+		_, _ = noise.Read(block) // never fails
 		if _, err := f.Write(block); err != nil {
 			return errors.Join(err, f.Close())
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -63,9 +64,14 @@ func values(took time.Duration, u usage) bench.Values {
 	return bench.Values{seconds: took.Seconds(), cpu: u.cpu.Seconds(), device: float64(u.device) / 1e6}
 }
 
+// chill puts the machine into the state that every cold case begins in.
+func (s *site) chill() error {
+	return errors.Join(s.cold.evict(s.model), present(s.model.size))
+}
+
 // plainCold is llama-server by itself, with nothing of the model in memory.
 func (s *site) plainCold(ctx context.Context, mode string) (bench.Values, error) {
-	if err := s.cold.evict(s.model); err != nil {
+	if err := s.chill(); err != nil {
 		return nil, err
 	}
 	return s.plain(ctx, mode)
@@ -92,7 +98,7 @@ func (s *site) plainWarm(ctx context.Context) (bench.Values, error) {
 // signingPlain is what one does without a gateway: verify, then start. The server reads what the verifier left in the
 // page cache, if there is room for it, and nothing makes sure that it is what was verified.
 func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
-	if err := s.cold.evict(s.model); err != nil {
+	if err := s.chill(); err != nil {
 		return nil, err
 	}
 	var output tail
@@ -120,7 +126,7 @@ func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
 
 // verifiedCold is a gateway that starts, decides, reads, verifies and seals the model and has its llama-server ready.
 func (s *site) verifiedCold(ctx context.Context) (bench.Values, error) {
-	if err := s.cold.evict(s.model); err != nil {
+	if err := s.chill(); err != nil {
 		return nil, err
 	}
 	g, err := s.startGateway()

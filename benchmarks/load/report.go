@@ -92,6 +92,7 @@ func (s *site) notes(o options) []string {
 	notes := []string{
 		"before each cold case the model, and it alone, is evicted from the page cache; what a hypervisor or a disk keeps stays, for all cases alike",
 		s.cold.note(),
+		"then half as much memory again as the model has is written and given back, so that no case pays for memory that a hypervisor has yet to hand out",
 		"CPU is user and system time of all processes from start to end; for warm it is that of one end and one start",
 		"the gateway's own memory is what is resident in it without the sealed weights, at its peak while it loads",
 	}
