@@ -8,9 +8,9 @@ const (
 	// blocks are in memory at a time: 48 MiB, however many and large the files are.
 	blocks = 24
 
-	// readers wait for the device at the same time. On what this was measured with four were as good as sixteen and one
-	// was not; a queue of 8 MiB also keeps the fastest drives busy.
-	readers = 4
+	// readers wait for the device at the same time, or for the target, which takes one block after another. With four of
+	// them the device was idle while they waited for the target, and more than eight gained nothing.
+	readers = 8
 
 	// maxStreams is how many places of files are read in turn. At each end of a stream a block may have to wait in memory
 	// until the stream before has come so far, so there must be fewer streams than blocks.
