@@ -19,7 +19,7 @@ const (
 	signingPlain = "model_signing+plain-cold"
 	plainWarm    = "plain-warm"
 	warm         = "warm"
-	huge         = "-huge"
+	small        = "-small-pages"
 )
 
 // What cases measure.
@@ -45,7 +45,7 @@ var metrics = []bench.Metric{
 
 // cases are all that is compared, in their order. The last two need the model in the page cache, where the one before
 // them leaves it.
-func (s *site) cases(withHugePages bool) []bench.Case {
+func (s *site) cases(withSmallPages bool) []bench.Case {
 	cold := bench.Case{Name: verifiedCold, Run: s.verifiedCold}
 	again := bench.Case{Name: warm, Run: s.warm}
 	all := []bench.Case{
@@ -56,8 +56,8 @@ func (s *site) cases(withHugePages bool) []bench.Case {
 		{Name: plainWarm, Peer: true, Run: s.plainWarm},
 		again,
 	}
-	if withHugePages {
-		all = append(all, withHuge(hugeSetting, cold), withHuge(hugeSetting, again))
+	if withSmallPages {
+		all = append(all, withSmall(shmemSetting, cold), withSmall(shmemSetting, again))
 	}
 	return all
 }

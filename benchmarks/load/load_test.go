@@ -26,19 +26,19 @@ func TestParse(t *testing.T) {
 		err  string
 	}{
 		{"default", nil, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
-		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "HUGE": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false}, ""},
-		{"not huge", map[string]string{"HUGE": "0"}, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
+		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "SMALL": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false}, ""},
+		{"not small", map[string]string{"SMALL": "0"}, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
 		{"no rounds", map[string]string{"ROUNDS": "0"}, nil, options{}, "ROUNDS"},
 		{"too large", map[string]string{"LAYERS": "35"}, nil, options{}, "LAYERS"},
 		{"no layers", map[string]string{"LAYERS": "0"}, nil, options{}, "LAYERS"},
 		{"layers in words", map[string]string{"LAYERS": "few"}, nil, options{}, "LAYERS"},
-		{"huge in words", map[string]string{"HUGE": "yes"}, nil, options{}, "HUGE"},
+		{"small in words", map[string]string{"SMALL": "yes"}, nil, options{}, "SMALL"},
 		{"argument", nil, []string{"dir"}, options{}, "unexpected"},
 		{"unknown flag", nil, []string{"-fast"}, options{}, "fast"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, name := range []string{"ROUNDS", "LAYERS", "HUGE"} {
+			for _, name := range []string{"ROUNDS", "LAYERS", "SMALL"} {
 				t.Setenv(name, tt.env[name])
 			}
 			got, err := parse(tt.args, io.Discard)
@@ -140,7 +140,7 @@ func TestEventLog(t *testing.T) {
 	}
 }
 
-func TestWithHuge(t *testing.T) {
+func TestWithSmall(t *testing.T) {
 	setting := filepath.Join(t.TempDir(), "shmem_enabled")
 	read := func() string {
 		data, err := os.ReadFile(setting)
@@ -155,20 +155,20 @@ func TestWithHuge(t *testing.T) {
 			t.Fatal(err)
 		}
 		during := ""
-		c := withHuge(setting, bench.Case{Name: "warm", Run: func(context.Context) (bench.Values, error) {
+		c := withSmall(setting, bench.Case{Name: "warm", Run: func(context.Context) (bench.Values, error) {
 			during = read()
 			return bench.Values{"time": 1}, want
 		}})
 		v, err := c.Run(t.Context())
-		if !errors.Is(err, want) || v["time"] != 1 || c.Name != "warm-huge" {
+		if !errors.Is(err, want) || v["time"] != 1 || c.Name != "warm-small-pages" {
 			t.Errorf("%s = %v, %v, want %v", c.Name, v, err, want)
 		}
-		if after := read(); during != "advise" || after != "never" {
+		if after := read(); during != "deny" || after != "never" {
 			t.Errorf("setting was %q and then %q, want advise and then never", during, after)
 		}
 	}
-	if err := checkHuge(filepath.Join(setting, "nowhere")); err == nil || !strings.Contains(err.Error(), "HUGE=1") {
-		t.Errorf("checkHuge of no setting = %v, want an error that names HUGE=1", err)
+	if err := checkSetting(filepath.Join(setting, "nowhere")); err == nil || !strings.Contains(err.Error(), "SMALL=1") {
+		t.Errorf("checkSetting of no setting = %v, want an error that names SMALL=1", err)
 	}
 	for text, ok := range map[string]bool{"a [b] c": true, "": false, "a b": false, "a [b": false} {
 		if word, got := chosen(text); got != ok || ok && word != "b" {

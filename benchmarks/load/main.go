@@ -6,7 +6,7 @@
 // for the next time.
 //
 // It is run from the repository's root, by make bench-load. The environment says what differs from the default:
-// ROUNDS=n for other than 7 rounds, LAYERS=n for a smaller model (34 layers are 4.1 GB), HUGE=1 to measure also with
+// ROUNDS=n for other than 7 rounds, LAYERS=n for a smaller model (34 layers are 4.1 GB), SMALL=1 to measure also without
 // huge pages for sealed memory, which takes root and changes a setting of the machine meanwhile.
 package main
 
@@ -38,7 +38,7 @@ func main() {
 type options struct {
 	rounds  int
 	layers  int
-	huge    bool
+	small   bool
 	results string // directory; empty: only print
 	model   bool   // only write the model
 }
@@ -66,12 +66,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			errs = append(errs, fmt.Errorf("LAYERS=%q: want a number from 1 to %d", text, fullLayers))
 		}
 	}
-	switch text := os.Getenv("HUGE"); text {
+	switch text := os.Getenv("SMALL"); text {
 	case "", "0":
 	case "1":
-		o.huge = true
+		o.small = true
 	default:
-		errs = append(errs, fmt.Errorf("HUGE=%q: want 1, or nothing", text))
+		errs = append(errs, fmt.Errorf("SMALL=%q: want 1, or nothing", text))
 	}
 	return o, errors.Join(errs...)
 }
@@ -87,8 +87,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	} else if err != nil {
 		return err
 	}
-	if opts.huge {
-		if err := checkHuge(hugeSetting); err != nil {
+	if opts.small {
+		if err := checkSetting(shmemSetting); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 
-	result, err := bench.Suite{Cases: s.cases(opts.huge), Metrics: metrics, Rounds: opts.rounds, Progress: stderr}.Run(ctx)
+	result, err := bench.Suite{Cases: s.cases(opts.small), Metrics: metrics, Rounds: opts.rounds, Progress: stderr}.Run(ctx)
 	if err != nil {
 		return err
 	}

@@ -36,22 +36,22 @@ func (o options) command() string {
 	if o.layers != fullLayers {
 		line += fmt.Sprintf(" LAYERS=%d", o.layers)
 	}
-	if o.huge {
-		line += " HUGE=1"
+	if o.small {
+		line += " SMALL=1"
 	}
 	return line
 }
 
 // facts are versions, and commands with names in place of paths.
 func (s *site) facts(ctx context.Context) []bench.Fact {
-	setting, err := hugeNow(hugeSetting)
+	word, err := setting(shmemSetting)
 	if err != nil {
-		setting = "not supported"
+		word = "not supported"
 	}
 	const model, key = "MODEL", "KEY"
 	runtime := replaceArgs(s.plainArgs("mmap"), map[string]string{"--model": model, "--api-key-file": key})
 	return []bench.Fact{
-		{Name: "huge pages for shared memory", Value: setting},
+		{Name: "huge pages for shared memory", Value: word},
 		{Name: "weighbridge", Value: firstLine(ctx, s.weighbridge, "version")},
 		{Name: "llama-server", Value: firstLine(ctx, s.llama, "--version") + ", " + shortDigest(s.llama)},
 		{Name: "model_signing", Value: firstLine(ctx, s.signing, "--version")},
@@ -96,8 +96,8 @@ func (s *site) notes(o options) []string {
 		"CPU is user and system time of all processes from start to end; for warm it is that of one end and one start",
 		"the gateway's own memory is what is resident in it without the sealed weights, at its peak while it loads",
 	}
-	if !o.huge {
-		notes = append(notes, "HUGE=1, as root, measures also with huge pages for sealed memory, and changes "+hugeSetting+" meanwhile")
+	if !o.small {
+		notes = append(notes, "SMALL=1, as root, measures also without huge pages for sealed memory, and changes "+shmemSetting+" meanwhile")
 	}
 	return notes
 }
@@ -124,9 +124,9 @@ func (s *site) figures(r *bench.Result) []bench.Figure {
 		cpuRatio(verifiedCold, signingPlain),
 		cpuRatio(warm, plainWarm),
 	}
-	if len(r.Series(verifiedCold+huge, seconds)) > 0 {
-		figures = append(figures, r.Ratio(verifiedCold+huge, plainMmap), r.Ratio(verifiedCold+huge, verifiedCold),
-			r.Ratio(warm+huge, plainWarm))
+	if len(r.Series(verifiedCold+small, seconds)) > 0 {
+		figures = append(figures, r.Ratio(verifiedCold+small, plainMmap), r.Ratio(verifiedCold+small, verifiedCold),
+			r.Ratio(warm+small, plainWarm))
 	}
 	return append(figures,
 		bench.Figure{Name: "gateway-rss-first-half-mib", Value: r.Series(verifiedCold, rssOne).Max(), Digits: 1},

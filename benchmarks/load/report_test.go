@@ -10,13 +10,13 @@ import (
 )
 
 // measured is a site whose cases have run, in name only.
-func measured(t *testing.T, withHugePages bool) (*site, *bench.Result) {
+func measured(t *testing.T, withSmallPages bool) (*site, *bench.Result) {
 	t.Helper()
 	s := &site{
 		model: modelFile{"/somewhere/model.gguf", 4e9}, dir: "/somewhere/site", parts: parts{"/nowhere/weighbridge", "/nowhere/llama-server", "/nowhere/model_signing"},
 		runtimeArgs: []string{"--model", "/proc/self/fd/4", "--load-mode", "mmap", "--host", "x", "--api-key-file", "/proc/self/fd/3"},
 	}
-	cases := s.cases(withHugePages)
+	cases := s.cases(withSmallPages)
 	for i := range cases {
 		took := float64(i + 1)
 		cases[i].Run = func(context.Context) (bench.Values, error) {
@@ -31,9 +31,9 @@ func measured(t *testing.T, withHugePages bool) (*site, *bench.Result) {
 }
 
 func TestFigures(t *testing.T) {
-	for _, withHugePages := range []bool{false, true} {
-		s, r := measured(t, withHugePages)
-		text := string(s.report(t.Context(), options{rounds: 2, layers: fullLayers, huge: withHugePages}, r).Text())
+	for _, withSmallPages := range []bool{false, true} {
+		s, r := measured(t, withSmallPages)
+		text := string(s.report(t.Context(), options{rounds: 2, layers: fullLayers, small: withSmallPages}, r).Text())
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		want := []string{
 			"verified-cold/plain-mmap-cold: 3.000",
@@ -45,11 +45,11 @@ func TestFigures(t *testing.T) {
 		if got := lines[len(lines)-len(want):]; !slices.Equal(got, want) {
 			t.Errorf("the last lines are %q, want %q", got, want)
 		}
-		if got := slices.Contains(lines, "warm-huge/plain-warm: 1.600"); got != withHugePages {
-			t.Errorf("huge pages %v: figures of them %v:\n%s", withHugePages, got, text)
+		if got := slices.Contains(lines, "warm-small-pages/plain-warm: 1.600"); got != withSmallPages {
+			t.Errorf("huge pages %v: figures of them %v:\n%s", withSmallPages, got, text)
 		}
-		if got := strings.Contains(text, "HUGE=1, as root"); got == withHugePages {
-			t.Errorf("huge pages %v: how to ask for them is said: %v", withHugePages, got)
+		if got := strings.Contains(text, "SMALL=1, as root"); got == withSmallPages {
+			t.Errorf("huge pages %v: how to ask for them is said: %v", withSmallPages, got)
 		}
 	}
 }

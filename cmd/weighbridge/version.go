@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"runtime"
@@ -58,8 +59,8 @@ func features() map[string]string {
 		f.Close()
 	}
 	found["huge pages for weights"] = "yes"
-	if hint := hostmem.Here.HugePages().Hint(); hint != "" {
-		found["huge pages for weights"] = "no: " + hint
+	if !seal.HugePages() {
+		found["huge pages for weights"] = "no: " + cmp.Or(hostmem.Here.HugePages().Hint(), "this kernel does not collapse shared memory (Linux 6.1 does)")
 	}
 	if lanes.Width() > 1 {
 		found["sha256"] = fmt.Sprintf("%d lanes a core", lanes.Width())

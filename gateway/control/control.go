@@ -123,9 +123,9 @@ func channel(ch catalog.Status) *controlv1.Channel {
 
 // memory says how memory is used and what this system grants. What can't be found out is a hint.
 func (s *server) memory() *controlv1.Memory {
-	u, huge := s.catalog.Memory(), hostmem.Here.HugePages()
-	m := &controlv1.Memory{Limit: u.Limit, InUse: u.InUse, Warm: u.Warm, HugePages: huge.Usable}
-	if hint := huge.Hint(); hint != "" {
+	u := s.catalog.Memory()
+	m := &controlv1.Memory{Limit: u.Limit, InUse: u.InUse, Warm: u.Warm, HugePages: seal.HugePages()}
+	if hint := hostmem.Here.HugePages().Hint(); hint != "" && !m.HugePages {
 		m.Hints = append(m.Hints, hint)
 	}
 	swap, err := hostmem.Here.Swap()

@@ -66,8 +66,8 @@ func TestStatus(t *testing.T) {
 	if got := all.GetPolicy(); got.GetDigest() != string(policy.Digest()) || got.GetVersion() != 1 {
 		t.Errorf("policy = %v, want version 1 of %s", got, policy.Digest())
 	}
-	if m := all.GetMemory(); m.GetLimit() != 8 || m.GetInUse() != 4 || m.GetWarm() != 2 || m.GetHugePages() == (len(m.GetHints()) > 0) && !m.GetSwap() {
-		t.Errorf("memory = %v, want what the catalog says and a hint if there are no huge pages", m)
+	if m := all.GetMemory(); m.GetLimit() != 8 || m.GetInUse() != 4 || m.GetWarm() != 2 || m.GetHugePages() != seal.HugePages() {
+		t.Errorf("memory = %v, want what the catalog and the kernel say", m)
 	}
 	watch, err := client.Watch(ctx, &controlv1.WatchRequest{Channels: []string{"chat"}})
 	if err != nil {

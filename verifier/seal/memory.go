@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"unsafe"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/weighbridge/weighbridge/verifier/hostmem"
 )
 
 // errMemory means that there is no memory for a file, which no other file changes.
@@ -17,9 +16,11 @@ var errMemory = errors.New("no memory")
 
 // A memory is a file in memory that is being filled, and not sealed yet.
 type memory struct {
-	f    *os.File
-	huge int64                   // size of a huge page in bytes; 0: none can be had
-	room func(bytes int64) error // asked before so many bytes are taken
+	f       *os.File
+	size    int64
+	room    func(bytes int64) error // asked before so many bytes are taken
+	extents []sync.Once             // of hugeExtent bytes each: done when huge pages were asked for
+	failed  atomic.Int32            // how often there were none
 
 	// writing is held while the kernel copies: it would let one writer in at a time anyway, and the others would wait for
 	// it on a core that hashing needs.
@@ -35,9 +36,9 @@ func newMemory(name string, size int64, room func(int64) error) (*memory, error)
 	if err := unix.Ftruncate(int(f.Fd()), size); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", errMemory, os.NewSyscallError("ftruncate", err)), f.Close())
 	}
-	m := &memory{f: f, room: room}
-	if h := hostmem.Here.HugePages(); h.Usable {
-		m.huge = h.Size
+	m := &memory{f: f, size: size, room: room}
+	if HugePages() {
+		m.extents = make([]sync.Once, (size+hugeExtent-1)/hugeExtent)
 	}
 	return m, nil
 }
@@ -47,8 +48,14 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	if err := m.room(int64(len(p))); err != nil {
 		return 0, err
 	}
-	if m.huge > 0 && off%m.huge == 0 && int64(len(p))%m.huge == 0 {
-		m.populate(off, len(p))
+	if m.extents != nil && m.failed.Load() < maxHugeFailures {
+		extent := off / hugeExtent
+		m.extents[extent].Do(func() {
+			start := time.Now()
+			if !enlarge(m.f, extent*hugeExtent, min(hugeExtent, m.size-extent*hugeExtent)) || time.Since(start) > hugePatience {
+				m.failed.Add(1)
+			}
+		})
 	}
 	m.writing.Lock()
 	defer m.writing.Unlock()
@@ -57,27 +64,6 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 		return n, fmt.Errorf("%w: %w", errMemory, err)
 	}
 	return n, nil
-}
-
-// populate makes the kernel take huge pages for a range that is written next. Without a mapping it only takes small
-// ones. No mapping is left behind; if anything fails small pages do as well.
-func (m *memory) populate(off int64, n int) {
-	// Huge pages need an address that is a multiple of their size: reserve a page more than is needed and map over it.
-	reserved := uintptr(n) + uintptr(m.huge)
-	area, err := unix.MmapPtr(-1, 0, nil, reserved, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil {
-		return
-	}
-	defer func() { _ = unix.MunmapPtr(area, reserved) }() // the area is ours and whole: it can't fail
-	at := unsafe.Add(area, -uintptr(area)%uintptr(m.huge))
-	p, err := unix.MmapPtr(int(m.f.Fd()), off, at, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
-	if err != nil {
-		return
-	}
-	b := unsafe.Slice((*byte)(p), n)
-	if unix.Madvise(b, unix.MADV_HUGEPAGE) == nil {
-		_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) // fails on kernels before 5.14
-	}
 }
 
 const (
