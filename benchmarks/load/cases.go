@@ -68,7 +68,7 @@ func values(took time.Duration, u usage) bench.Values {
 
 // chill puts the machine into the state that every cold case begins in.
 func (s *site) chill() error {
-	return errors.Join(s.cold.evict(s.model), present(s.model.size))
+	return errors.Join(s.cold.evict(s.model), bench.Present(s.model.size+s.model.size/2))
 }
 
 // plainCold is llama-server by itself, with nothing of the model in memory.

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"fmt"
@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// present takes memory for half as much again as the model, writes to it, and gives it back. A hypervisor hands memory
+// Present takes so much memory, in bytes, as far as there is room, writes to it and gives it back. A hypervisor hands memory
 // out when it is first written, which costs more than anything measured here, and may take it away again once it was
 // free for a while: without this a case would be slow or fast by what the case before it happened to free.
-func present(model int64) error {
+func Present(size int64) error {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("make memory present: %w", err)
 	}
-	size := min(model+model/2, int64(info.Freeram)*int64(info.Unit)/2)
+	size = min(size, int64(info.Freeram)*int64(info.Unit)/2)
 	area, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return fmt.Errorf("make memory present: mmap: %w", err)
