@@ -37,7 +37,7 @@ bench: bench-hash bench-load ## all benchmarks, one after the other; each ends w
 bench-hash: build ## hash, read and seal weights beside crypto/sha256, openssl, sha256sum, b3sum and model_signing; ROUNDS=n
 	@go run ./benchmarks/hash -results benchmarks/results
 
-bench-load: build parts ## time until a 4 GB model can answer, verified and not, cold and warm; ROUNDS=n, LAYERS=n, SMALL=1
+bench-load: build parts ## time until a 4 GB model can answer, verified and not, cold and warm; ROUNDS=n, LAYERS=n, SMALL=1, PRESENT=1
 	@go run ./benchmarks/load -results benchmarks/results
 
 .PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load

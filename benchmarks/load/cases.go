@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -66,14 +65,29 @@ func values(took time.Duration, u usage) bench.Values {
 	return bench.Values{seconds: took.Seconds(), cpu: u.cpu.Seconds(), device: float64(u.device) / 1e6}
 }
 
-// chill puts the machine into the state that every cold case begins in.
-func (s *site) chill() error {
-	return errors.Join(s.cold.evict(s.model), bench.Present(s.model.size+s.model.size/2))
+// idlePause is how long a hypervisor needs to take back memory that was given back to it, and a while more.
+const idlePause = 10 * time.Second
+
+// chill puts the machine into the state that every cold case begins in: that of one that was idle. Without the pause a
+// case would be slow or fast by what memory the case before it had left with the machine, under a hypervisor.
+func (s *site) chill(ctx context.Context) error {
+	if err := s.cold.evict(s.model); err != nil {
+		return err
+	}
+	if s.present {
+		return bench.Present(s.model.size + s.model.size/2)
+	}
+	select {
+	case <-time.After(idlePause):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // plainCold is llama-server by itself, with nothing of the model in memory.
 func (s *site) plainCold(ctx context.Context, mode string) (bench.Values, error) {
-	if err := s.chill(); err != nil {
+	if err := s.chill(ctx); err != nil {
 		return nil, err
 	}
 	return s.plain(ctx, mode)
@@ -100,7 +114,7 @@ func (s *site) plainWarm(ctx context.Context) (bench.Values, error) {
 // signingPlain is what one does without a gateway: verify, then start. The server reads what the verifier left in the
 // page cache, if there is room for it, and nothing makes sure that it is what was verified.
 func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
-	if err := s.chill(); err != nil {
+	if err := s.chill(ctx); err != nil {
 		return nil, err
 	}
 	var output tail
@@ -128,7 +142,7 @@ func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
 
 // verifiedCold is a gateway that starts, decides, reads, verifies and seals the model and has its llama-server ready.
 func (s *site) verifiedCold(ctx context.Context) (bench.Values, error) {
-	if err := s.chill(); err != nil {
+	if err := s.chill(ctx); err != nil {
 		return nil, err
 	}
 	g, err := s.startGateway()

@@ -26,19 +26,20 @@ func TestParse(t *testing.T) {
 		err  string
 	}{
 		{"default", nil, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
-		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "SMALL": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false}, ""},
+		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "SMALL": "1", "PRESENT": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false, true}, ""},
 		{"not small", map[string]string{"SMALL": "0"}, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
 		{"no rounds", map[string]string{"ROUNDS": "0"}, nil, options{}, "ROUNDS"},
 		{"too large", map[string]string{"LAYERS": "35"}, nil, options{}, "LAYERS"},
 		{"no layers", map[string]string{"LAYERS": "0"}, nil, options{}, "LAYERS"},
 		{"layers in words", map[string]string{"LAYERS": "few"}, nil, options{}, "LAYERS"},
 		{"small in words", map[string]string{"SMALL": "yes"}, nil, options{}, "SMALL"},
+		{"present in words", map[string]string{"PRESENT": "yes"}, nil, options{}, "PRESENT"},
 		{"argument", nil, []string{"dir"}, options{}, "unexpected"},
 		{"unknown flag", nil, []string{"-fast"}, options{}, "fast"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, name := range []string{"ROUNDS", "LAYERS", "SMALL"} {
+			for _, name := range []string{"ROUNDS", "LAYERS", "SMALL", "PRESENT"} {
 				t.Setenv(name, tt.env[name])
 			}
 			got, err := parse(tt.args, io.Discard)

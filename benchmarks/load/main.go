@@ -7,7 +7,8 @@
 //
 // It is run from the repository's root, by make bench-load. The environment says what differs from the default:
 // ROUNDS=n for other than 7 rounds, LAYERS=n for a smaller model (34 layers are 4.1 GB), SMALL=1 to measure also without
-// huge pages for sealed memory, which takes root and changes a setting of the machine meanwhile.
+// huge pages for sealed memory, which takes root and changes a setting of the machine meanwhile, PRESENT=1 to begin cold
+// cases with memory that is present, where else they begin on a machine that was idle.
 package main
 
 import (
@@ -41,6 +42,7 @@ type options struct {
 	small   bool
 	results string // directory; empty: only print
 	model   bool   // only write the model
+	present bool   // memory is present when cold cases begin
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -66,12 +68,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			errs = append(errs, fmt.Errorf("LAYERS=%q: want a number from 1 to %d", text, fullLayers))
 		}
 	}
-	switch text := os.Getenv("SMALL"); text {
-	case "", "0":
-	case "1":
-		o.small = true
-	default:
-		errs = append(errs, fmt.Errorf("SMALL=%q: want 1, or nothing", text))
+	for name, option := range map[string]*bool{"SMALL": &o.small, "PRESENT": &o.present} {
+		switch text := os.Getenv(name); text {
+		case "", "0":
+		case "1":
+			*option = true
+		default:
+			errs = append(errs, fmt.Errorf("%s=%q: want 1, or nothing", name, text))
+		}
 	}
 	return o, errors.Join(errs...)
 }
@@ -112,6 +116,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer s.close()
+	s.present = opts.present
 	say("starting the gateway once, to learn how it starts llama-server")
 	if err := s.probe(ctx); err != nil {
 		return err

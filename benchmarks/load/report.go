@@ -39,6 +39,9 @@ func (o options) command() string {
 	if o.small {
 		line += " SMALL=1"
 	}
+	if o.present {
+		line += " PRESENT=1"
+	}
 	return line
 }
 
@@ -92,9 +95,13 @@ func (s *site) notes(o options) []string {
 	notes := []string{
 		"before each cold case the model, and it alone, is evicted from the page cache; what a hypervisor or a disk keeps stays, for all cases alike",
 		s.cold.note(),
-		"then half as much memory again as the model has is written and given back, so that no case pays for memory that a hypervisor has yet to hand out",
 		"CPU is user and system time of all processes from start to end; for warm it is that of one end and one start",
 		"the gateway's own memory is what is resident in it without the sealed weights, at its peak while it loads",
+	}
+	if o.present {
+		notes = append(notes, "before each cold case half as much memory again as the model has is written and given back: no case pays for memory that a hypervisor has yet to hand out")
+	} else {
+		notes = append(notes, fmt.Sprintf("each cold case begins %s later, as on a machine that was idle: a hypervisor has taken free memory back by then; PRESENT=1 begins with memory that is present, as without one", idlePause))
 	}
 	if !o.small {
 		notes = append(notes, "SMALL=1, as root, measures also without huge pages for sealed memory, and changes "+shmemSetting+" meanwhile")

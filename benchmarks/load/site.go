@@ -51,6 +51,7 @@ type site struct {
 
 	runtimeArgs []string // how the gateway starts llama-server; see probe
 	cold        eviction // what evicting the model came to, for the report
+	present     bool     // memory is present when cold cases begin
 }
 
 // Files in a site.
