@@ -18,7 +18,7 @@ const (
 	// maxHugeFailures is how often a file's memory may fail to be huge, or take longer than hugePatience, before no more
 	// is asked for: memory that is full or in pieces would have to be compacted, which takes longer than it saves.
 	maxHugeFailures = 4
-	hugePatience    = 500 * time.Millisecond
+	hugePatience    = 5 * time.Second
 )
 
 // HugePages reports whether sealed memory gets huge pages on this machine, which is found out once, by trying.
