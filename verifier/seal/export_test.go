@@ -1,9 +1,33 @@
 package seal
 
-import "github.com/weighbridge/weighbridge/verifier/hostmem"
+import (
+	"os"
+	"time"
+
+	"github.com/weighbridge/weighbridge/verifier/hostmem"
+)
 
 // Reopen lets tests hand it memory that was not sealed, which nothing else can.
 var Reopen = reopenSealed
 
 // SetAvailable lets tests say what the machine has.
 func (p *Pool) SetAvailable(f func() (hostmem.Room, error)) { p.available = f }
+
+// WithoutPatience makes every extent of huge pages count as one that took too long, until the returned function is called.
+func WithoutPatience() (restore func()) {
+	was := hugePatience
+	hugePatience = -time.Second
+	return func() { hugePatience = was }
+}
+
+// Memory is what weights land in.
+type Memory struct{ *memory }
+
+// NewMemory returns memory for so many bytes, which the test closes.
+func NewMemory(size int64) (Memory, error) {
+	m, err := newMemory("test", size, func(int64) error { return nil })
+	return Memory{m}, err
+}
+
+// File returns the memory file.
+func (m Memory) File() *os.File { return m.f }

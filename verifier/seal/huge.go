@@ -18,8 +18,10 @@ const (
 	// maxHugeFailures is how often a file's memory may fail to be huge, or take longer than hugePatience, before no more
 	// is asked for: memory that is full or in pieces would have to be compacted, which takes longer than it saves.
 	maxHugeFailures = 4
-	hugePatience    = 5 * time.Second
 )
+
+// hugePatience is what an extent may take. Tests shorten it.
+var hugePatience = 5 * time.Second
 
 // HugePages reports whether sealed memory gets huge pages on this machine, which is found out once, by trying.
 var HugePages = sync.OnceValue(func() bool {
@@ -32,20 +34,15 @@ var HugePages = sync.OnceValue(func() bool {
 })
 
 // enlarge makes the kernel put huge pages under a range of a memory file that begins with one, as far as whole ones fit.
-// It reports whether it did.
+// It reports whether it did. It changes nothing that is in the memory: blocks may have landed there already.
 //
 // What is written by write(2) gets small pages, unless the whole machine is set to give huge ones to all shared memory.
 // MADV_COLLAPSE (Linux 6.1) turns a range that has any page at all into huge pages, whatever the machine's setting but
-// "deny". No mapping is left behind: one that can write would keep the memory from being sealed.
+// "deny". The mapping for it can only read, and is gone when this returns.
 func enlarge(f *os.File, off, n int64) bool {
 	n -= n % hugePage
 	if n <= 0 {
 		return true // too small for any
-	}
-	for at := off; at < off+n; at += hugePage {
-		if _, err := f.WriteAt([]byte{0}, at); err != nil {
-			return false
-		}
 	}
 	// Huge pages need an address that is a multiple of their size: reserve a page more than is needed and map over it.
 	reserved := uintptr(n) + hugePage
@@ -55,9 +52,16 @@ func enlarge(f *os.File, off, n int64) bool {
 	}
 	defer func() { _ = unix.MunmapPtr(area, reserved) }() // the area is ours and whole: it can't fail
 	at := unsafe.Add(area, -uintptr(area)%hugePage)
-	p, err := unix.MmapPtr(int(f.Fd()), off, at, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	p, err := unix.MmapPtr(int(f.Fd()), off, at, uintptr(n), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED)
 	if err != nil {
 		return false
 	}
-	return unix.Madvise(unsafe.Slice((*byte)(p), n), unix.MADV_COLLAPSE) == nil
+	b := unsafe.Slice((*byte)(p), n)
+	for first := range n / hugePage { // one small page each, for there to be something to collapse
+		small := b[first*hugePage:][:os.Getpagesize()]
+		if unix.Madvise(small, unix.MADV_POPULATE_READ) != nil {
+			return false
+		}
+	}
+	return unix.Madvise(b, unix.MADV_COLLAPSE) == nil
 }

@@ -2,10 +2,14 @@ package seal_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -47,6 +51,47 @@ func TestHugePages(t *testing.T) {
 	}
 	if got := mapped(t, p); got < 34*mib {
 		t.Errorf("%d bytes are mapped by huge pages, want the 34 MiB that whole ones fit in", got)
+	}
+}
+
+// Asking for huge pages must never touch what is in the memory already, also when it is given up while other blocks land.
+func TestHugePagesGivenUp(t *testing.T) {
+	defer seal.WithoutPatience()()
+	const size = 200 * mib
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(i>>21) | 1 // never zero, which is what new memory holds
+	}
+	sum := sha256.Sum256(want)
+	for range 10 {
+		m, err := seal.NewMemory(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writers sync.WaitGroup
+		blocks := make(chan int, size/(2*mib))
+		for _, n := range rand.Perm(size / (2 * mib)) {
+			blocks <- n * 2 * mib
+		}
+		close(blocks)
+		for range 16 {
+			writers.Go(func() {
+				for at := range blocks {
+					if _, err := m.WriteAt(want[at:at+2*mib], int64(at)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		writers.Wait()
+		got := sha256.New()
+		if _, err := io.Copy(got, io.NewSectionReader(m.File(), 0, size)); err != nil {
+			t.Fatal(err)
+		}
+		if [32]byte(got.Sum(nil)) != sum {
+			t.Error("the memory does not hold what was written to it")
+		}
+		m.File().Close()
 	}
 }
 

@@ -48,14 +48,10 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	if err := m.room(int64(len(p))); err != nil {
 		return 0, err
 	}
-	if m.extents != nil && m.failed.Load() < maxHugeFailures {
-		extent := off / hugeExtent
-		m.extents[extent].Do(func() {
-			start := time.Now()
-			if !enlarge(m.f, extent*hugeExtent, min(hugeExtent, m.size-extent*hugeExtent)) || time.Since(start) > hugePatience {
-				m.failed.Add(1)
-			}
-		})
+	if m.extents != nil {
+		for extent := off / hugeExtent; extent*hugeExtent < off+int64(len(p)); extent++ {
+			m.extents[extent].Do(func() { m.enlarge(extent * hugeExtent) })
+		}
 	}
 	m.writing.Lock()
 	defer m.writing.Unlock()
@@ -64,6 +60,17 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 		return n, fmt.Errorf("%w: %w", errMemory, err)
 	}
 	return n, nil
+}
+
+// enlarge asks for huge pages for the extent at off, unless that failed too often.
+func (m *memory) enlarge(off int64) {
+	if m.failed.Load() >= maxHugeFailures {
+		return
+	}
+	start := time.Now()
+	if !enlarge(m.f, off, min(hugeExtent, m.size-off)) || time.Since(start) > hugePatience {
+		m.failed.Add(1)
+	}
 }
 
 const (
