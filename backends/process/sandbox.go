@@ -128,7 +128,7 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	if err := hideMemory(executable); err != nil {
 		return rep, err
 	}
-	if rep.Landlock, err = restrictFiles(spec.Dir, loader); err != nil {
+	if rep.Landlock, err = restrictFiles(spec.Dir, loader, spec.Files); err != nil {
 		return rep, err
 	}
 	// Best effort: the report says if the kernel has no filter.
@@ -203,8 +203,9 @@ var (
 )
 
 // restrictFiles applies Landlock with all that this kernel knows of it and returns the ABI. Sealed memory needs no
-// rule: it has no path, and what is inherited is open already.
-func restrictFiles(dir, loader string) (abi int, err error) {
+// rule: it has no path. A file on disk that is inherited, as measured weights are, may be opened again for reading, by
+// its descriptor's name in /proc: the rule is for the file itself, whatever its own name leads to.
+func restrictFiles(dir, loader string, inherited int) (abi int, err error) {
 	const read = ll.AccessFSReadFile | ll.AccessFSReadDir
 	rules := []landlock.Rule{
 		landlock.PathAccess(read, libraryDirs...).IgnoreIfMissing(),
@@ -212,6 +213,15 @@ func restrictFiles(dir, loader string) (abi int, err error) {
 		landlock.PathAccess(ll.AccessFSReadFile, systemFiles...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, os.DevNull).IgnoreIfMissing(),
 		landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, dir),
+	}
+	for fd := FirstFile; fd < FirstFile+inherited; fd++ {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return 0, fmt.Errorf("look at inherited file %d: %w", fd, err)
+		}
+		if st.Nlink > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			rules = append(rules, landlock.PathAccess(ll.AccessFSReadFile, fmt.Sprintf("/proc/self/fd/%d", fd)))
+		}
 	}
 	if loader != "" {
 		rules = append(rules, landlock.PathAccess(ll.AccessFSExecute|ll.AccessFSReadFile, loader))

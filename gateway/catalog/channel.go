@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -248,6 +249,9 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 		}
 		return r, nil
 	})
+	if errors.Is(err, seal.ErrChanged) {
+		return ch.load(ctx) // what was measured is gone: only another reading tells what is there now
+	}
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)
 	}
