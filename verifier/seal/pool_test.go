@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/weighbridge/weighbridge/verifier/hostmem"
@@ -207,4 +208,20 @@ func TestMeasured(t *testing.T) {
 	}
 	w.Close()
 	roomy.Close()
+}
+
+// A file that is written after it was read, and before all of it is known to be right, is not the one that was measured.
+func TestMeasuredWhileItIsWritten(t *testing.T) {
+	a, p := newModel(t, "a"), seal.NewPool(mib-1)
+	var once sync.Once
+	_, err := p.Load(t.Context(), a.m, a.src, seal.Options{Measured: true, Progress: func(int64, int64) {
+		once.Do(func() {
+			if err := os.WriteFile(filepath.Join(a.src.dir, encode("a.gguf")), []byte(strings.Repeat("b", mib)), 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+	}})
+	if !errors.Is(err, seal.ErrChanged) {
+		t.Errorf("Load = %v, want ErrChanged", err)
+	}
 }
