@@ -70,7 +70,8 @@ func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec)
 	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
 		s.parts, err = prepare(ctx, s.cfg.Command, w, spec)
 		if err == nil {
-			s.build.Store(&s.parts.build)
+			build := s.parts.build // a copy: it is looked at by others, and after parts were closed
+			s.build.Store(&build)
 		}
 		return err
 	})
