@@ -173,7 +173,8 @@ const idleKnocks = 5
 // warm is a gateway whose llama-server is killed: the time from then until its successor, started on the memory sealed
 // before, has answered a question that was waiting, less what that takes when it need not wait. The question is sent
 // when the gateway has noticed the death. One that is sent before can still get through to the dying process, and is
-// then, rightly, not asked again by the gateway. Each round has a gateway of its own: a second death within minutes is
+// then, rightly, not asked again by the gateway. It is one that has served for a while, as most do whose runtime dies:
+// the weights were moved into huge pages where that was not possible while they were loaded. Each round has a gateway of its own: a second death within minutes is
 // answered with a longer delay.
 func (s *site) warm(ctx context.Context) (bench.Values, error) {
 	g, err := s.startGateway()
@@ -181,7 +182,7 @@ func (s *site) warm(ctx context.Context) (bench.Values, error) {
 		return nil, err
 	}
 	defer g.stop()
-	if _, err := g.await(ctx, msgServes); err != nil {
+	if _, err := g.await(ctx, msgSettled); err != nil {
 		return nil, err
 	}
 	v, err := g.restart(ctx)

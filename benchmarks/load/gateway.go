@@ -22,6 +22,7 @@ import (
 const (
 	msgListens = "gateway listens"
 	msgServes  = "release serves"
+	msgSettled = "weights are settled"
 	msgRefused = "release is not served"
 	msgDied    = "runtime died, restarting it"
 )

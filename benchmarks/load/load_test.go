@@ -178,6 +178,33 @@ func TestWithSmall(t *testing.T) {
 	}
 }
 
+func TestAllowHuge(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct{ before, during string }{{"never", "advise"}, {"deny", "advise"}, {"within_size", "within_size"}, {"force", "force"}} {
+		path := filepath.Join(dir, tt.before)
+		text := strings.Replace("always within_size advise never deny force\n", tt.before, "["+tt.before+"]", 1)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		said, restore := allowHuge(path)
+		during, err := os.ReadFile(path)
+		if err := errors.Join(err, restore()); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.ReadFile(path)
+		changed := tt.before != tt.during
+		if word := strings.TrimSpace(string(during)); err != nil || changed && (word != tt.during || string(after) != tt.before) || !changed && string(after) != text {
+			t.Errorf("%s: was %q meanwhile and %q (%v) then, want %s and %s", tt.before, during, after, err, tt.during, tt.before)
+		}
+		if !strings.HasPrefix(said, tt.during) || strings.Contains(said, tt.before) != (changed || tt.before == tt.during) {
+			t.Errorf("%s: it says %q", tt.before, said)
+		}
+	}
+	if said, restore := allowHuge(filepath.Join(dir, "nowhere")); said != "not supported" || restore() != nil {
+		t.Errorf("without such a setting it says %q", said)
+	}
+}
+
 func TestPeaks(t *testing.T) {
 	begin := time.Unix(1000, 0)
 	var samples []sample

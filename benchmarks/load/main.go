@@ -82,7 +82,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 // run builds a signed site, runs all cases over it and reports. The defers undo it, also after a signal: the setting for
 // huge pages is put back by each case that changes it, processes end with the cases, and the site's directory goes last.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	opts, err := parse(args, stderr)
@@ -117,6 +117,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer s.close()
 	s.present = opts.present
+	huge, restore := allowHuge(shmemSetting)
+	defer func() { err = errors.Join(err, restore()) }()
+	s.huge = huge
 	say("starting the gateway once, to learn how it starts llama-server")
 	if err := s.probe(ctx); err != nil {
 		return err

@@ -47,14 +47,10 @@ func (o options) command() string {
 
 // facts are versions, and commands with names in place of paths.
 func (s *site) facts(ctx context.Context) []bench.Fact {
-	word, err := setting(shmemSetting)
-	if err != nil {
-		word = "not supported"
-	}
 	const model, key = "MODEL", "KEY"
 	runtime := replaceArgs(s.plainArgs("mmap"), map[string]string{"--model": model, "--api-key-file": key})
 	return []bench.Fact{
-		{Name: "huge pages for shared memory", Value: word},
+		{Name: "huge pages for shared memory", Value: s.huge},
 		{Name: "weighbridge", Value: firstLine(ctx, s.weighbridge, "version")},
 		{Name: "llama-server", Value: firstLine(ctx, s.llama, "--version") + ", " + shortDigest(s.llama)},
 		{Name: "model_signing", Value: firstLine(ctx, s.signing, "--version")},

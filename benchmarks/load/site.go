@@ -52,6 +52,7 @@ type site struct {
 	runtimeArgs []string // how the gateway starts llama-server; see probe
 	cold        eviction // what evicting the model came to, for the report
 	present     bool     // memory is present when cold cases begin
+	huge        string   // the machine's setting for huge pages, for the report
 }
 
 // Files in a site.

@@ -10,8 +10,26 @@ import (
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 )
 
-// shmemSetting says whether shared memory, and so sealed memory, may be made of huge pages; deny forbids it to all.
+// shmemSetting says whether shared memory, and so sealed memory, may be made of huge pages, and be mapped by them.
 const shmemSetting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+// allowHuge makes the machine as `weighbridge version` advises, if it can, until restore is called: shared memory is made
+// of huge pages where a program asks for them. It says what became of that.
+func allowHuge(path string) (said string, restore func() error) {
+	keep := func() error { return nil }
+	old, err := setting(path)
+	if err != nil {
+		return "not supported", keep
+	}
+	if old != "never" && old != "deny" {
+		return old, keep
+	}
+	const allowed = "advise"
+	if err := set(path, allowed); err != nil {
+		return old + ", which makes a runtime's start slower, and could not be changed: that takes root", keep
+	}
+	return fmt.Sprintf("%s, for as long as this runs; it was %s", allowed, old), func() error { return set(path, old) }
+}
 
 // checkSetting returns why the setting can't be changed, if it can't.
 func checkSetting(setting string) error {

@@ -59,8 +59,12 @@ func features() map[string]string {
 		f.Close()
 	}
 	found["huge pages for weights"] = "yes"
-	if !seal.HugePages() {
-		found["huge pages for weights"] = "no: " + cmp.Or(hostmem.Here.HugePages().Hint(), "this kernel does not collapse shared memory (Linux 6.1 does)")
+	hint := hostmem.Here.HugePages().Hint()
+	switch {
+	case !seal.HugePages():
+		found["huge pages for weights"] = "no: " + cmp.Or(hint, "this kernel does not collapse shared memory (Linux 6.1 does)")
+	case hint != "":
+		found["huge pages for weights"] += ": but " + hint
 	}
 	if lanes.Width() > 1 {
 		found["sha256"] = fmt.Sprintf("%d lanes a core", lanes.Width())

@@ -280,6 +280,9 @@ func (ch *channel) commit(r *running) error {
 // replace publishes r (or nothing) and retires what served before: its requests may finish for as long as drain.
 func (ch *channel) replace(r *running, drain time.Duration) {
 	old := ch.current.Swap(r)
+	if r != nil {
+		r.enlarge()
+	}
 	if old == nil {
 		return
 	}

@@ -28,6 +28,8 @@ type running struct {
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
 
+	endEnlarging func() // and waits for that; nil before enlarge
+
 	epoch       atomic.Int64
 	publication atomic.Pointer[statement.ID]
 
@@ -197,8 +199,29 @@ func (r *running) retire(drain time.Duration) {
 	r.discard()
 }
 
+// enlarge begins to move the weights into huge pages, while they serve already: no load waits for that.
+func (r *running) enlarge() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	r.endEnlarging = func() {
+		cancel()
+		done.Wait()
+	}
+	done.Go(func() {
+		begun := time.Now()
+		huge := r.weights.Enlarge(ctx)
+		if ctx.Err() == nil {
+			r.c.cfg.Log.Info("weights are settled", "release", r.release, "bytes", r.weights.Size(), "hugeBytes", huge,
+				"seconds", time.Since(begun).Seconds())
+		}
+	})
+}
+
 // discard stops the runtime at once and lets the memory go.
 func (r *running) discard() {
+	if r.endEnlarging != nil {
+		r.endEnlarging()
+	}
 	if err := stopBackend(r.backend); err != nil {
 		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
 	}

@@ -125,7 +125,7 @@ func channel(ch catalog.Status) *controlv1.Channel {
 func (s *server) memory() *controlv1.Memory {
 	u := s.catalog.Memory()
 	m := &controlv1.Memory{Limit: u.Limit, InUse: u.InUse, Warm: u.Warm, HugePages: seal.HugePages()}
-	if hint := hostmem.Here.HugePages().Hint(); hint != "" && !m.HugePages {
+	if hint := hostmem.Here.HugePages().Hint(); hint != "" {
 		m.Hints = append(m.Hints, hint)
 	}
 	swap, err := hostmem.Here.Swap()

@@ -66,7 +66,7 @@ func (h Host) chosen(name string) string {
 	return string(word)
 }
 
-// Hint says in one line what an operator can do to get huge pages, empty if they can be had.
+// Hint says in one line what an operator can do to get memory mapped by huge pages, empty if it is.
 func (h Huge) Hint() string {
 	switch {
 	case h.Usable:
@@ -74,7 +74,7 @@ func (h Huge) Hint() string {
 	case h.Setting == "":
 		return "this kernel has no transparent huge pages for shared memory"
 	}
-	return fmt.Sprintf("shared memory gets no huge pages (shmem_enabled is %s): echo %s > /%s", h.Setting, h.allow, h.file)
+	return fmt.Sprintf("shared memory is not mapped by huge pages, so that runtimes start slower (shmem_enabled is %s): echo %s > /%s", h.Setting, h.allow, h.file)
 }
 
 // Swap says whether the kernel may write our memory to a swap device.

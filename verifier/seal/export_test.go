@@ -13,11 +13,11 @@ var Reopen = reopenSealed
 // SetAvailable lets tests say what the machine has.
 func (p *Pool) SetAvailable(f func() (hostmem.Room, error)) { p.available = f }
 
-// WithoutPatience makes every extent of huge pages count as one that took too long, until the returned function is called.
-func WithoutPatience() (restore func()) {
-	was := hugePatience
-	hugePatience = -time.Second
-	return func() { hugePatience = was }
+// WithHugeTime sets what an extent of huge pages may cost, until the returned function is called.
+func WithHugeTime(d time.Duration) (restore func()) {
+	was := maxHugeTime
+	maxHugeTime = d
+	return func() { maxHugeTime = was }
 }
 
 // Memory is what weights land in.

@@ -1,7 +1,9 @@
 package seal
 
 import (
+	"context"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -15,13 +17,15 @@ const (
 	hugePage = 2 << 20
 	// hugeExtent is how many bytes are asked for at once: asking has a fixed cost, and waiting for it a price.
 	hugeExtent = 16 << 20
-	// maxHugeFailures is how often a file's memory may fail to be huge, or take longer than hugePatience, before no more
-	// is asked for: memory that is full or in pieces would have to be compacted, which takes longer than it saves.
-	maxHugeFailures = 4
+	// maxHugeFailures is how often the extents of a file may fail to be huge, or cost more than maxHugeTime, before no
+	// more are asked for while it loads: Enlarge does so once it serves.
+	maxHugeFailures = 2
 )
 
-// hugePatience is what an extent may take. Tests shorten it.
-var hugePatience = 5 * time.Second
+// maxHugeTime is what an extent may cost of a processor's time. Where memory is free and present, clearing it takes a
+// quarter of this; where it has to be compacted, or handed out by a hypervisor page by page, several times as much, which
+// is more than huge pages save. Tests change it.
+var maxHugeTime = 12 * time.Millisecond
 
 // HugePages reports whether sealed memory gets huge pages on this machine, which is found out once, by trying.
 var HugePages = sync.OnceValue(func() bool {
@@ -64,4 +68,64 @@ func enlarge(f *os.File, off, n int64) bool {
 		}
 	}
 	return unix.Madvise(b, unix.MADV_COLLAPSE) == nil
+}
+
+// enlargeInTime is enlarge, and reports also whether that cost no more than maxHugeTime.
+func enlargeInTime(f *os.File, off, n int64) bool {
+	runtime.LockOSThread() // whose time it is
+	defer runtime.UnlockOSThread()
+	start := threadTime()
+	return enlarge(f, off, n) && threadTime()-start <= maxHugeTime
+}
+
+// threadTime returns how long this thread has had a processor.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		panic("seal: internal error: " + err.Error()) // Linux has this clock
+	}
+	return time.Duration(t.Nano())
+}
+
+// Enlarge moves sealed weights into huge pages, as far as they do not lie there yet and the kernel has some to give, and
+// returns how many bytes lie in huge pages then. Nothing changes for those who read the weights meanwhile, but that a
+// runtime's next start maps them faster. It leaves a core at least half of its time to others, and ends when ctx does.
+func (w *Weights) Enlarge(ctx context.Context) (huge int64) {
+	if !w.Valid() || w.Level() != Sealed || !HugePages() {
+		return 0
+	}
+	for _, name := range w.Names() {
+		f, err := w.Dup(name)
+		if err != nil {
+			return huge // closed
+		}
+		huge += enlargeAll(ctx, f)
+		f.Close()
+	}
+	return huge
+}
+
+func enlargeAll(ctx context.Context, f *os.File) (huge int64) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for off := int64(0); off < info.Size(); off += hugeExtent {
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return huge
+		}
+		start := time.Now()
+		n := min(hugeExtent, info.Size()-off)
+		if enlarge(f, off, n) {
+			huge += n - n%hugePage
+		}
+		pause.Reset(time.Since(start))
+	}
+	return huge
 }

@@ -2,6 +2,7 @@ package seal_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,45 +20,82 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
-// TestHugePages maps sealed weights as a runtime does and looks at what the kernel mapped them with.
+// TestHugePages looks at what the kernel maps sealed weights with, asked for while they are loaded and afterwards.
 func TestHugePages(t *testing.T) {
 	if !seal.HugePages() {
 		t.Skip("this kernel gives no huge pages to memory files: they are sealed in small ones")
 	}
-	const huge = 2 * mib
-	content := map[string]string{"w.gguf": strings.Repeat("0123456789abcdef", 35*mib/16)}
-	w, err := load(t.Context(), manifest(t, content), newSource(t, content), 64*mib)
-	if err != nil {
-		t.Fatal(err)
+	const size, whole = 35 * mib, 34 * mib
+	content := map[string]string{"w.gguf": strings.Repeat("0123456789abcdef", size/16), "tiny.gguf": "x"}
+	for _, tt := range []struct {
+		name          string
+		time          time.Duration // that an extent may take
+		least, atMost int64         // in huge pages, after the load
+	}{
+		{"at once", time.Minute, whole, whole},
+		{"afterwards", -1, 0, 32 * mib}, // of extents that are asked for at the same time, all may be huge before the first is found dear
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			defer seal.WithHugeTime(tt.time)()
+			w, err := load(t.Context(), manifest(t, content), newSource(t, content), 64*mib)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			if got := hugeBytes(t, w, []byte(content["w.gguf"])); got < tt.least || got > tt.atMost {
+				t.Errorf("after the load %d bytes are mapped by huge pages, want %d to %d", got, tt.least, tt.atMost)
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if got := w.Enlarge(ended); got != 0 {
+				t.Errorf("Enlarge = %d after its context has ended, want 0", got)
+			}
+			for range 2 {
+				if got := w.Enlarge(t.Context()); got != whole {
+					t.Errorf("Enlarge = %d, want the %d bytes that whole huge pages fit in", got, whole)
+				}
+			}
+			if got := hugeBytes(t, w, []byte(content["w.gguf"])); got != whole {
+				t.Errorf("%d bytes are mapped by huge pages, want %d", got, whole)
+			}
+			w.Close()
+			if got := w.Enlarge(t.Context()); got != 0 {
+				t.Errorf("Enlarge = %d of closed weights, want 0", got)
+			}
+		})
 	}
-	defer w.Close()
+}
+
+// hugeBytes maps w.gguf as a runtime does, compares it with what it should hold, and returns how many bytes of it are
+// mapped by huge pages.
+func hugeBytes(t *testing.T, w *seal.Weights, want []byte) int64 {
+	t.Helper()
 	f, err := w.Dup("w.gguf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	const reserved = 40 * mib
+	const huge = 2 * mib
+	reserved := uintptr(len(want) + 2*huge)
 	area, err := unix.MmapPtr(-1, 0, nil, reserved, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.MunmapPtr(area, reserved)
 	at := unsafe.Add(area, -uintptr(area)%huge)
-	p, err := unix.MmapPtr(int(f.Fd()), 0, at, 35*mib, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED)
+	p, err := unix.MmapPtr(int(f.Fd()), 0, at, uintptr(len(want)), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := unsafe.Slice((*byte)(p), 35*mib); !bytes.Equal(got, []byte(content["w.gguf"])) {
+	if !bytes.Equal(unsafe.Slice((*byte)(p), len(want)), want) {
 		t.Error("the mapping holds something else than the file")
 	}
-	if got := mapped(t, p); got < 34*mib {
-		t.Errorf("%d bytes are mapped by huge pages, want the 34 MiB that whole ones fit in", got)
-	}
+	return mapped(t, p)
 }
 
 // Asking for huge pages must never touch what is in the memory already, also when it is given up while other blocks land.
 func TestHugePagesGivenUp(t *testing.T) {
-	defer seal.WithoutPatience()()
+	defer seal.WithHugeTime(-1)()
 	const size = 200 * mib
 	want := make([]byte, size)
 	for i := range want {

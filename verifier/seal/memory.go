@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,13 +61,12 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// enlarge asks for huge pages for the extent at off, unless that failed too often.
+// enlarge asks for huge pages for the extent at off, unless that failed or cost too much too often.
 func (m *memory) enlarge(off int64) {
 	if m.failed.Load() >= maxHugeFailures {
 		return
 	}
-	start := time.Now()
-	if !enlarge(m.f, off, min(hugeExtent, m.size-off)) || time.Since(start) > hugePatience {
+	if !enlargeInTime(m.f, off, min(hugeExtent, m.size-off)) {
 		m.failed.Add(1)
 	}
 }
