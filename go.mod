@@ -34,6 +34,7 @@ require (
 	golang.org/x/term v0.46.0 // progress bars on terminals only
 	google.golang.org/grpc v1.85.0 // the gRPC front door and the control API
 	google.golang.org/protobuf v1.36.12 // the contracts in proto/
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.77 // system calls on every thread of a process that confines itself
 	lukechampine.com/blake3 v1.4.1 // BLAKE3 with SIMD
 )
 
@@ -105,5 +106,4 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect
-	kernel.org/pub/linux/libs/security/libcap/psx v1.2.77 // indirect
 )

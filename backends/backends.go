@@ -46,7 +46,7 @@ var (
 //	stopped     ErrStarted       ErrNotRunning               nil
 //
 // A runtime that dies while ready is restarted from the same sealed memory, without reading any file again, a bounded
-// number of times; after that the backend is failed and stays so.
+// number of times; after that, and at once if it gave the weights back, the backend is failed and stays so.
 type Backend interface {
 	// Start returns when the runtime is healthy. If ctx ends first the start is given up. It refuses the zero Weights.
 	// The backend takes descriptors of its own, so that w may be closed when Start has returned; the memory is let go
@@ -118,6 +118,7 @@ type Status struct {
 	State    State
 	Since    time.Time // when State was entered
 	Restarts int       // since Start
+	GaveBack bool      // it holds the weights no more: they must be loaded again before a runtime can start
 	PID      int       // of the runtime; 0 if there is none
 	Build    string    // "sha256:…" of the binary that runs
 	Sandbox  Sandbox

@@ -95,6 +95,10 @@ type Runtimes struct {
 // Runtime is one installed model server.
 type Runtime struct {
 	Command string `yaml:"command"` // a path, or a name looked up in PATH
+
+	// KeepSealed false gives the sealed weights back once the runtime has read them into memory of its own, such as a
+	// GPU's. A runtime that dies then needs them read and verified again. Absent: true.
+	KeepSealed *bool `yaml:"keepSealed"`
 }
 
 // Channel holds what this gateway decides about a channel; the rest is the trust policy's.

@@ -75,6 +75,8 @@ func TestParse(t *testing.T) {
 		{"no state", "  state: ./state\n", "", "trust.state"},
 		{"no weights", "[./models]", "[]", "weights"},
 		{"no runtime", "  llamacpp: {command: llama-server}", "  {}", "runtimes"},
+		{"sealed weights given back", "command: llama-server", "command: llama-server, keepSealed: false", ""},
+		{"keepSealed in words", "command: llama-server", "command: llama-server, keepSealed: sometimes", "into bool"},
 		{"no command", "command: llama-server", `command: ""`, "runtimes.llamacpp.command"},
 		{"runtime of a later version", "llamacpp:", "vllm:", `"vllm" is not supported by this version`},
 		{"no channel", "channels:\n  chat: {}", "channels: {}", "channels: is required"},

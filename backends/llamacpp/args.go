@@ -5,11 +5,17 @@ import (
 	"slices"
 )
 
+// How llama-server gets at its weights.
+const (
+	loadByMap  = "mmap" // maps the sealed memory itself: no copy
+	loadByCopy = "none"
+)
+
 // commandLine returns llama-server's arguments: the release's, and ours, which no release can set.
-func commandLine(args map[string]string, modelPath, keyPath, templatePath string) []string {
+func commandLine(args map[string]string, loadMode, modelPath, keyPath, templatePath string) []string {
 	line := []string{
 		"--model", modelPath,
-		"--load-mode", "mmap", // maps the sealed memory itself: no copy
+		"--load-mode", loadMode,
 		"--host", "./" + socketName, // relative to the working directory: the name of a socket is short
 		"--api-key-file", keyPath,
 		"--alias", "model",

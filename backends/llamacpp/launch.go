@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -83,6 +82,8 @@ type launch struct {
 	dir    *os.File // held open, so that the socket is reached however long its path is
 	key    string
 	client *http.Client
+
+	giveBack *seal.Weights // once it has read them; nil if it maps them
 }
 
 // launch starts llama-server in a new private directory, with a new key.
@@ -108,26 +109,34 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	defer key.Close()
 
 	files := []*os.File{key}
+	modelPath, links := process.Path(len(files)), map[string]int{}
+	if len(p.names) > 1 { // which llama.cpp finds by the first one's name
+		modelPath = "./" + path.Join(modelDir, path.Base(p.names[0]))
+	}
 	for _, n := range p.names { // each launch looks at the seals again
 		f, err := p.weights.Dup(n)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", process.ErrPermanent, err)
 		}
 		defer f.Close()
+		if len(p.names) > 1 {
+			links[path.Join(modelDir, path.Base(n))] = len(files)
+		}
 		files = append(files, f)
-	}
-	modelPath, err := p.modelPath(dir, 1)
-	if err != nil {
-		return nil, err
 	}
 	templatePath := ""
 	if p.template != nil {
 		templatePath = process.Path(len(files))
 		files = append(files, p.template)
 	}
+	loadMode := loadByMap
+	if cfg.GiveBack {
+		loadMode, l.giveBack = loadByCopy, p.weights
+	}
 	l.proc, err = process.Start(process.Config{
-		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Args: commandLine(p.args, modelPath, process.Path(0), templatePath),
-		Files: files, Dir: dir, Log: cfg.Log,
+		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
+		Args:  commandLine(p.args, loadMode, modelPath, process.Path(0), templatePath),
+		Files: files, Links: links, Lend: cfg.GiveBack,
 	})
 	if err != nil {
 		return nil, err
@@ -141,22 +150,6 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return l, nil
-}
-
-// modelPath returns the path of the model for a child that inherits its files from the given index on.
-func (p *parts) modelPath(dir string, index int) (string, error) {
-	if len(p.names) == 1 {
-		return process.Path(index), nil
-	}
-	if err := os.Mkdir(filepath.Join(dir, modelDir), 0o700); err != nil {
-		return "", fmt.Errorf("make directory of links: %w", err)
-	}
-	for i, n := range p.names {
-		if err := os.Symlink(process.Path(index+i), filepath.Join(dir, modelDir, path.Base(n))); err != nil {
-			return "", fmt.Errorf("link part of the model: %w", err)
-		}
-	}
-	return "./" + path.Join(modelDir, path.Base(p.names[0])), nil
 }
 
 // dial connects to the socket. A full queue of connections, which llama-server keeps short, is waited for.
@@ -195,7 +188,8 @@ func (l *launch) Ready(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		if l.healthy(ctx) {
-			return nil
+			l.proc.TakeBack()
+			return l.giveBack.Close() // nothing, if there are none
 		}
 		select {
 		case <-look.C:

@@ -26,6 +26,10 @@ type Config struct {
 	RuntimeDir string       // an existing directory; each launch makes a private one in it
 	Log        *slog.Logger // gets what becomes of the runtime, and at Debug what it writes
 	Self       string       // the executable whose main calls process.Hook; empty: this one
+
+	// GiveBack makes llama-server copy the weights to where it computes, instead of mapping them, and gives the sealed
+	// ones back then: for those that load into a GPU.
+	GiveBack bool
 }
 
 // A Server is a [backends.Backend] that runs llama-server.
@@ -89,6 +93,7 @@ func (s *Server) Status() backends.Status {
 	}
 	if l, ok := s.sup.Peek(); ok {
 		st.PID, st.Sandbox = l.proc.PID(), l.proc.Sandbox()
+		st.GaveBack = s.cfg.GiveBack
 	}
 	return st
 }

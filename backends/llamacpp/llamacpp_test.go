@@ -62,7 +62,7 @@ func start(t *testing.T, path, dir string, spec backends.Spec) *llamacpp.Server 
 	return s
 }
 
-// TestSplitModel also checks that a file that is no part of the model does no harm.
+// TestSplitModel has all parts found by their names, mapped or lent. It also checks that a file that is no part of the model does no harm.
 func TestSplitModel(t *testing.T) {
 	const parts = 3
 	dir, runtimeDir := t.TempDir(), t.TempDir()
@@ -78,11 +78,24 @@ func TestSplitModel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, dir, runtimeDir, oneThread)
-	if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.B.Sentence {
-		t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.B.Sentence)
+	for _, giveBack := range []bool{false, true} {
+		s, err := llamacpp.New(llamacpp.Config{
+			Command: backendtest.LlamaServer(t), RuntimeDir: runtimeDir, GiveBack: giveBack, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(t.Context(), backendtest.Seal(t, dir), oneThread); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.B.Sentence {
+			t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.B.Sentence)
+		}
+		if got := s.Status().GaveBack; got != giveBack {
+			t.Errorf("the status says that weights were given back: %v, want %v", got, giveBack)
+		}
+		checkNothingLeft(t, s, runtimeDir)
 	}
-	checkNothingLeft(t, s, runtimeDir)
 }
 
 // checkNothingLeft stops a server and checks that its directory went with it.

@@ -56,12 +56,21 @@ type Config struct {
 	Files []*os.File   // inherited, from descriptor FirstFile on; all others are closed
 	Dir   string       // its working directory, the only one in which it may make anything, and only sockets
 	Log   *slog.Logger // gets what it writes, line by line, at Debug
+
+	// Links are symbolic links that are made in Dir before the child starts, each to one of Files by its index.
+	Links map[string]int
+	// Lend keeps Files out of the child's own hands: a process beside it, in the same sandbox, holds them until
+	// [Process.TakeBack]. The child opens them by Links and by arguments that are Path(i), and keeps open what it
+	// opened so.
+	Lend bool
 }
 
 // A Process is one running child, or one that has ended.
 type Process struct {
 	cmd     *exec.Cmd
+	pid     int // of the runtime itself
 	sandbox backends.Sandbox
+	lent    *os.File // closed to take Files back; nil if they were not lent
 	out     *output
 	done    chan struct{}
 	err     error // why it ended; written before done is closed
@@ -94,8 +103,9 @@ func (p *Process) run(c Config, started chan<- error) {
 		started <- err
 		return
 	}
-	p.sandbox, err = readReport(report)
+	rep, err := readReport(report)
 	report.Close()
+	p.sandbox, p.pid = rep.level(), rep.PID
 	if err != nil {
 		_ = p.cmd.Process.Kill() // it may have ended
 	} else {
@@ -120,14 +130,21 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 		return nil, fmt.Errorf("make output pipe: %w", err)
 	}
 	defer outW.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, report.Close(), outR.Close())
+		}
+	}()
 
 	self := c.Self
 	if self == "" {
 		self = "/proc/self/exe"
 	}
-	spec, err := json.Marshal(sandboxSpec{Parent: os.Getpid(), Files: len(c.Files), Dir: c.Dir, Args: append([]string{c.Name}, c.Args...)})
+	spec, err := json.Marshal(sandboxSpec{
+		Parent: os.Getpid(), Files: len(c.Files), Dir: c.Dir, Links: c.Links, Lend: c.Lend, Args: append([]string{c.Name}, c.Args...),
+	})
 	if err != nil {
-		return nil, errors.Join(err, report.Close(), outR.Close())
+		return nil, err
 	}
 	// The child ends with Stop, or with this process, and not with a context.
 	p.cmd = exec.CommandContext(context.Background(), self, SandboxCommand, string(spec))
@@ -135,32 +152,39 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 	p.cmd.Env = []string{} // not nil, which would be ours: nothing may change how the child is confined
 	p.cmd.Stdout, p.cmd.Stderr = outW, outW
 	p.cmd.ExtraFiles = append(append([]*os.File{}, c.Files...), c.Exec, reportW)
+	if c.Lend {
+		var lentR *os.File
+		if lentR, p.lent, err = os.Pipe(); err != nil {
+			return nil, fmt.Errorf("make pipe to lend files by: %w", err)
+		}
+		defer lentR.Close()
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, lentR)
+	}
 	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
-		return nil, errors.Join(err, report.Close(), outR.Close())
+		return nil, err
 	}
 	go p.out.read(outR)
 	return report, nil
 }
 
 // readReport waits until the child has confined itself and executed what it was told to, or has failed.
-func readReport(r *os.File) (backends.Sandbox, error) {
+func readReport(r *os.File) (rep sandboxReport, err error) {
 	if err := r.SetReadDeadline(time.Now().Add(launchTimeout)); err != nil {
-		return backends.Sandbox{}, fmt.Errorf("wait for the sandbox: %w", err)
+		return rep, fmt.Errorf("wait for the sandbox: %w", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxReport))
 	if err != nil {
-		return backends.Sandbox{}, fmt.Errorf("wait for the sandbox: %w", err)
+		return rep, fmt.Errorf("wait for the sandbox: %w", err)
 	}
-	var rep sandboxReport
 	if err := json.Unmarshal(data, &rep); err != nil {
-		return backends.Sandbox{}, errors.New("the child ended before it was confined")
+		return rep, errors.New("the child ended before it was confined")
 	}
 	if rep.Error != "" {
-		return backends.Sandbox{}, errors.New(rep.Error)
+		return rep, errors.New(rep.Error)
 	}
-	return rep.level(), nil
+	return rep, nil
 }
 
 // wait reaps the child, after ending what it may have left in its process group.
@@ -174,11 +198,20 @@ func (p *Process) wait() {
 	if p.err == nil {
 		p.err = errors.New("exit status 0")
 	}
+	p.TakeBack()
 	p.out.finish()
 }
 
+// TakeBack closes files that were lent, soon after it returns: but for what the child has opened itself they are gone
+// from it. It may be called at any time, and more than once.
+func (p *Process) TakeBack() {
+	if p.lent != nil {
+		p.lent.Close() // a second time it only returns an error
+	}
+}
+
 // PID returns the child's process number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.pid }
 
 // Sandbox says how the child is confined.
 func (p *Process) Sandbox() backends.Sandbox { return p.sandbox }

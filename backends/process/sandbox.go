@@ -10,11 +10,13 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"github.com/go-json-experiment/json"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 
 	"github.com/weighbridge/weighbridge/backends"
 )
@@ -29,13 +31,17 @@ const exitSandbox = 126
 // A sandboxSpec is the one argument of SandboxCommand.
 type sandboxSpec struct {
 	Parent int      `json:"parent"` // the process that started this one; if another is found, it has died
-	Files  int      `json:"files"`  // how many descriptors the executable inherits; after them come it and the report pipe
+	Files  int      `json:"files"`  // how many descriptors follow; after them come the executable, the report pipe and, to lend, one more
 	Dir    string   `json:"dir"`
 	Args   []string `json:"args"` // from argv[0] on
+
+	Links map[string]int `json:"links,omitzero"`
+	Lend  bool           `json:"lend,omitzero"`
 }
 
 // A sandboxReport is what the child says before its last exec.
 type sandboxReport struct {
+	PID      int    `json:"pid"`      // of the runtime
 	Landlock int    `json:"landlock"` // the ABI that was applied; 0: none
 	Seccomp  bool   `json:"seccomp"`
 	Error    string `json:"error,omitzero"`
@@ -67,9 +73,19 @@ func (r sandboxReport) level() backends.Sandbox {
 	}
 }
 
+// What confines a process holds for one thread at a time on many kernels. It is the first one here, whose rights are
+// those that the kernel looks at where it is asked about the process: so main must run on it.
+func init() {
+	if isSandbox() {
+		runtime.LockOSThread()
+	}
+}
+
+func isSandbox() bool { return len(os.Args) >= 2 && os.Args[1] == SandboxCommand }
+
 // Hook turns this process into the confined child if it was started as one; otherwise it returns at once.
 func Hook() {
-	if len(os.Args) < 2 || os.Args[1] != SandboxCommand {
+	if !isSandbox() {
 		return
 	}
 	err := runSandboxed(os.Args[2:])
@@ -79,8 +95,6 @@ func Hook() {
 
 // runSandboxed confines this process and replaces it by the executable that it inherited. It returns only if that fails.
 func runSandboxed(args []string) error {
-	// What follows holds for one thread, which is the one that survives the exec.
-	runtime.LockOSThread()
 	if len(args) != 1 {
 		return errors.New("is started by weighbridge itself, to confine a runtime")
 	}
@@ -94,6 +108,9 @@ func runSandboxed(args []string) error {
 	executable := FirstFile + spec.Files
 	report := os.NewFile(uintptr(executable+1), "report")
 	rep, err := confine(spec, executable)
+	if err == nil && spec.Lend {
+		return lend(spec, executable, report, rep)
+	}
 	if err != nil {
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
 	}
@@ -109,9 +126,14 @@ func runSandboxed(args []string) error {
 
 // confine takes away, in this order, everything that the runtime does not need.
 func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
-	var rep sandboxReport
+	rep := sandboxReport{PID: os.Getpid()}
 	if err := dieWithParent(spec.Parent); err != nil {
 		return rep, err
+	}
+	for name, i := range spec.Links {
+		if err := link(name, i, spec.Lend); err != nil {
+			return rep, err
+		}
 	}
 	unix.Umask(0o077)
 	// No dump: a dump would put prompts and keys on disk.
@@ -153,8 +175,10 @@ func dieWithParent(parent int) error {
 func hideMemory(executable int) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	none := [2]unix.CapUserData{} // version 3 reads two
-	if err := unix.Capset(&header, &none[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
+	// Of all threads: a process that lends files stays, and a runtime may look at it.
+	_, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("drop capabilities: %w", errno)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(executable, &st); err != nil {

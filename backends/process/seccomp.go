@@ -20,7 +20,7 @@ const (
 // x32Bit marks system calls of a second interface to amd64 kernels, whose numbers the filter does not know.
 const x32Bit = 0x40000000
 
-// restrictCalls installs a filter that leaves this thread, and what it executes, no socket but a listening one with a
+// restrictCalls installs a filter that leaves this process, and what it executes, no socket but a listening one with a
 // path: sockets are UNIX streams only, and nothing can be connected. That covers what Landlock does not yet: datagrams,
 // netlink, raw sockets, and the local sockets of other services, such as the SPIFFE Workload API, which would give a
 // runtime the gateway's own identity. io_uring is refused because it makes sockets past any filter.
@@ -31,8 +31,11 @@ func restrictCalls() error {
 	}
 	filter := program(arch)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
-		return fmt.Errorf("install seccomp filter: %w", err)
+	failed, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return fmt.Errorf("install seccomp filter: %w", errno)
+	} else if failed != 0 {
+		return fmt.Errorf("install seccomp filter: thread %d has another one", failed)
 	}
 	return nil
 }

@@ -53,6 +53,13 @@ func behave(mode string, args []string) {
 		forever()
 	case "quiet":
 		forever()
+	case "borrow": // says what it reads from lent files, by argument and by link, and what it holds
+		for _, path := range args {
+			data, err := os.ReadFile(path)
+			fmt.Println(string(data), err)
+		}
+		fmt.Println(descriptors())
+		forever()
 	case "shout":
 		fmt.Println(strings.Repeat("x", 3*process.MaxLine))
 		for i := range process.MaxLines + 50 {

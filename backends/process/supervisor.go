@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 )
+
+// ErrPermanent is in the error of a launch that would fail the same way each time: it is not repeated.
+var ErrPermanent = errors.New("no restart helps")
 
 // An Instance is one launch of a runtime, such as a [Process] with its socket.
 type Instance interface {
@@ -171,7 +175,7 @@ func (s *Supervisor[T]) run(first, term, kill context.Context, prepare func(cont
 	for restarts := []time.Time(nil); ; {
 		now := time.Now()
 		delay, again := s.cfg.Restart.next(restarts, now)
-		if !again || term.Err() != nil {
+		if !again || term.Err() != nil || errors.Is(err, ErrPermanent) {
 			s.end(term, err)
 			return
 		}

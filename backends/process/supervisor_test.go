@@ -88,6 +88,26 @@ func (p *plan) checkStopped(t *testing.T, s *process.Supervisor[*instance], want
 	}
 }
 
+// What no restart helps is not tried again.
+func TestSupervisorKnowsWhatIsPermanent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plan{launches: []func() (*instance, error){
+			func() (*instance, error) { return &instance{done: make(chan struct{})}, nil },
+			func() (*instance, error) { return nil, errors.Join(process.ErrPermanent, errLaunch) },
+		}}
+		s := p.supervisor()
+		if err := s.Start(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		p.made[0].die()
+		time.Sleep(time.Hour)
+		p.checkStopped(t, s, backends.Failed)
+		if _, err := s.Acquire(t.Context()); !errors.Is(err, errLaunch) || len(p.at) != 2 {
+			t.Errorf("Acquire() = %v after %d launches, want %v after 2", err, len(p.at), errLaunch)
+		}
+	})
+}
+
 func TestSupervisorHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plan{}

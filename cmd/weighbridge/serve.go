@@ -200,11 +200,12 @@ func catalogInputs(cfg *configs.Gateway, policy *trust.Policy) catalog.Inputs {
 // backendFactory makes backends of the configured kinds.
 func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(string) (backends.Backend, error), error) {
 	command := cfg.Runtimes.LlamaCPP.Command
+	keep := cfg.Runtimes.LlamaCPP.KeepSealed
 	if _, err := exec.LookPath(command); err != nil {
 		return nil, withHint(fmt.Errorf("runtimes.llamacpp.command: %w", err), "install llama-server, or name its path")
 	}
 	fresh := func() (backends.Backend, error) {
-		return llamacpp.New(llamacpp.Config{Command: command, RuntimeDir: dir, Log: log})
+		return llamacpp.New(llamacpp.Config{Command: command, RuntimeDir: dir, GiveBack: keep != nil && !*keep, Log: log})
 	}
 	if _, err := fresh(); err != nil {
 		return nil, fmt.Errorf("runtimes.llamacpp: %w", err)

@@ -249,8 +249,8 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 		}
 		return r, nil
 	})
-	if errors.Is(err, seal.ErrChanged) {
-		return ch.load(ctx) // what was measured is gone: only another reading tells what is there now
+	if errors.Is(err, seal.ErrChanged) || errors.Is(err, seal.ErrClosed) {
+		return ch.load(ctx) // what was measured or given back is gone: only another reading tells what is there now
 	}
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)

@@ -110,6 +110,11 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, weights *se
 	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}
+	if backend.Status().GaveBack {
+		if err := weights.Discard(); err != nil {
+			return nil, errors.Join(fmt.Errorf("give back sealed weights: %w", err), stopBackend(backend))
+		}
+	}
 	now := c.cfg.Now()
 	r := &running{
 		c: c, release: d.Serve, description: d.Release, weights: weights, backend: backend,

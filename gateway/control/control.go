@@ -129,8 +129,8 @@ func (s *server) memory() *controlv1.Memory {
 		m.Hints = append(m.Hints, hint)
 	}
 	swap, err := hostmem.Here.Swap()
-	if m.Swap = swap.On || err != nil; m.Swap {
-		m.Hints = append(m.Hints, "weights may be written to swap: turn it off, or set MemorySwapMax=0 on the service")
+	if m.Swap = swap.On || err != nil; m.Swap && u.Pinned < u.InUse+u.Warm {
+		m.Hints = append(m.Hints, "weights may be written to swap: set MemorySwapMax=0 on the service, or LimitMEMLOCK=infinity, which lets it lock them")
 	}
 	return m
 }

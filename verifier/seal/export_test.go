@@ -13,6 +13,9 @@ var Reopen = reopenSealed
 // SetAvailable lets tests say what the machine has.
 func (p *Pool) SetAvailable(f func() (hostmem.Room, error)) { p.available = f }
 
+// Pin makes the pool keep memory from swap, as it does where there is some.
+func (p *Pool) Pin() { p.pins = true }
+
 // WithHugeTime sets what an extent of huge pages may cost, until the returned function is called.
 func WithHugeTime(d time.Duration) (restore func()) {
 	was := maxHugeTime

@@ -94,13 +94,21 @@ func (w *Weights) Enlarge(ctx context.Context) (huge int64) {
 	if !w.Valid() || w.Level() != Sealed || !HugePages() {
 		return 0
 	}
+	w, err := w.Share() // they stay until this returns, whoever closes theirs
+	if err != nil {
+		return 0
+	}
+	defer w.Close()
 	for _, name := range w.Names() {
 		f, err := w.Dup(name)
 		if err != nil {
-			return huge // closed
+			return huge
 		}
 		huge += enlargeAll(ctx, f)
 		f.Close()
+		if pinned := w.held.files[name].pinned; pinned != nil {
+			lockAll(pinned)
+		}
 	}
 	return huge
 }

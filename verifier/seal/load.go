@@ -262,6 +262,9 @@ func (l *load) keep(in *input, phase *digest.Phase) (f file, err error) {
 	if f.File, err = seal(mem, in.listed.Name, 0o444); err != nil {
 		return f, err
 	}
+	if l.pool.pins {
+		f.pinned = pin(f.File)
+	}
 	phase.End = time.Now()
 	phase.Busy = phase.End.Sub(phase.Start)
 	return f, err

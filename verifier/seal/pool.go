@@ -19,6 +19,7 @@ var ErrTooLarge = errors.New("weights do not fit in memory")
 // first, and what is held never. It may be used concurrently; make one with [NewPool].
 type Pool struct {
 	limit     int64
+	pins      bool // memory is kept from swap
 	available func() (hostmem.Room, error)
 	loading   chan struct{} // held by the one load that runs: two would only share a disk, and each other's room
 
@@ -46,12 +47,13 @@ func keyOf(m *oms.Manifest) key {
 
 // NewPool returns an empty pool for at most limit bytes of sealed weights.
 func NewPool(limit int64) *Pool {
-	return &Pool{limit: limit, available: hostmem.Here.Available, loading: make(chan struct{}, 1), held: map[key]*held{}}
+	return &Pool{limit: limit, pins: swaps(), available: hostmem.Here.Available, loading: make(chan struct{}, 1), held: map[key]*held{}}
 }
 
 // Usage is how a pool's memory is used, in bytes.
 type Usage struct {
 	Limit, InUse, Warm int64 // Warm is held by nobody, and goes when room is needed
+	Pinned             int64 // of InUse and Warm, kept from swap; 0 if there is no swap
 }
 
 // Usage returns what the pool holds now.
@@ -62,6 +64,9 @@ func (p *Pool) Usage() Usage {
 	for _, h := range p.held {
 		if h.users == 0 {
 			u.Warm += h.size
+		}
+		for _, f := range h.files {
+			u.Pinned += int64(len(f.pinned))
 		}
 	}
 	u.InUse -= u.Warm
@@ -78,6 +83,7 @@ func (p *Pool) Get(m *oms.Manifest) *Weights {
 		return nil
 	}
 	h.users++
+	h.discarded = false
 	return &Weights{held: h}
 }
 
@@ -100,18 +106,19 @@ func (p *Pool) share(h *held) *Weights {
 	return &Weights{held: h}
 }
 
-func (p *Pool) release(h *held) error {
+func (p *Pool) release(h *held, discard bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clock++
 	h.lastUsed = p.clock
+	h.discarded = h.discarded || discard
 	if h.users--; h.users > 0 {
 		return nil
 	}
 	switch {
 	case h.level != Sealed:
 		return h.close() // another load must measure anew
-	case p.closed:
+	case p.closed, h.discarded:
 		return p.evict(h)
 	}
 	return nil
@@ -148,6 +155,7 @@ func (p *Pool) evict(h *held) error {
 func (h *held) close() error {
 	var errs []error
 	for _, f := range h.files {
+		unpin(f.pinned)
 		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)

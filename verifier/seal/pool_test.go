@@ -50,6 +50,33 @@ func checkUsage(t *testing.T, p *seal.Pool, used, warm int64) {
 	}
 }
 
+// What was discarded is given back with its last holder, unless somebody has asked for it since.
+func TestDiscard(t *testing.T) {
+	a, p := newModel(t, "a"), seal.NewPool(2*mib)
+	first, second := a.load(t, p), a.load(t, p)
+	if err := errors.Join(first.Discard(), first.Discard()); err != nil {
+		t.Fatal(err)
+	}
+	checkUsage(t, p, 1, 0)
+	second.Close()
+	checkUsage(t, p, 0, 0)
+
+	first = a.load(t, p)
+	second, err := first.Share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Discard()
+	third := a.load(t, p)
+	second.Close()
+	third.Close()
+	checkUsage(t, p, 0, 1)
+	a.checkReads(t, 2)
+	if _, err := third.Dup("a.gguf"); !errors.Is(err, seal.ErrClosed) {
+		t.Errorf("Dup of closed weights = %v, want %v", err, seal.ErrClosed)
+	}
+}
+
 // What is sealed is shared by all who need it, and stays for the next one: it is read once.
 func TestPoolShares(t *testing.T) {
 	a, p := newModel(t, "a"), seal.NewPool(2*mib)

@@ -60,14 +60,16 @@ type held struct {
 	files map[string]file
 
 	// Guarded by the pool's lock.
-	users    int
-	lastUsed int64 // by the pool's count
+	users     int
+	lastUsed  int64 // by the pool's count
+	discarded bool  // by a holder: it does not stay warm
 }
 
 // A file is open for reading.
 type file struct {
 	*os.File
-	stat unix.Stat_t // at level Measured, when it was opened
+	stat   unix.Stat_t // at level Measured, when it was opened
+	pinned []byte      // keeps it from swap; nil: nothing does
 }
 
 // Valid reports whether w names weights at all: false for nil and for the zero value. Closed weights stay valid, but
@@ -139,7 +141,12 @@ func unchanged(f *os.File, before unix.Stat_t) error {
 
 // Close lets this reference go: Dup is refused from now on. When it was the last one the memory stays warm in the pool,
 // or is given back once the descriptors that were handed out are closed too. Only the first call does anything.
-func (w *Weights) Close() error {
+func (w *Weights) Close() error { return w.close(false) }
+
+// Discard is Close, but the memory does not stay warm: it is given back when nobody else holds it.
+func (w *Weights) Discard() error { return w.close(true) }
+
+func (w *Weights) close(discard bool) error {
 	if !w.Valid() {
 		return nil
 	}
@@ -149,5 +156,5 @@ func (w *Weights) Close() error {
 		return nil
 	}
 	w.closed = true
-	return w.held.pool.release(w.held)
+	return w.held.pool.release(w.held, discard)
 }
