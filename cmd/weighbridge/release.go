@@ -20,12 +20,13 @@ import (
 func newReleaseCmd(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "release",
-		Short:   "Create, approve and publish releases: one signed statement per command",
+		Short:   "Create, evaluate, approve, publish and withdraw releases: one signed statement per command",
 		Example: "  weighbridge release create -f release.yaml --key trainer.key --statements statements",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newReleaseCreateCmd(s), newReleaseApproveCmd(s), newReleasePublishCmd(s), newReleaseShowCmd(s))
+	cmd.AddCommand(newReleaseCreateCmd(s), newReleaseEvaluateCmd(s), newReleaseApproveCmd(s), newReleasePublishCmd(s),
+		newReleaseRollbackCmd(s), newReleaseWithdrawCmd(s), newReleaseShowCmd(s))
 	return cmd
 }
 
@@ -202,8 +203,9 @@ func (o *signFlags) follow(channel, epoch string) (trust.Publication, error) {
 
 // published is a publication as found, unverified.
 type published struct {
-	epoch int64
-	id    statement.ID
+	epoch   int64
+	id      statement.ID
+	release statement.ID
 }
 
 // published returns the publications of a channel that lie in the statements directory, in the order of their epochs. One
@@ -219,8 +221,8 @@ func (o *signFlags) published(channel string) ([]published, error) {
 	}
 	var all []published
 	for _, one := range set {
-		if _, p, err := trust.ParsePublication(one); err == nil && p.Channel == channel {
-			all = append(all, published{p.Epoch, one.ID()})
+		if release, p, err := trust.ParsePublication(one); err == nil && p.Channel == channel {
+			all = append(all, published{p.Epoch, one.ID(), release})
 		}
 	}
 	slices.SortFunc(all, func(a, b published) int {

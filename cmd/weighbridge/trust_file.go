@@ -47,6 +47,8 @@ type ruleFile struct {
 	Role   string `yaml:"role"`
 	Count  *whole `yaml:"count"` // default 1
 	MaxAge string `yaml:"maxAge"`
+
+	Tests []string `yaml:"tests"` // that an evaluation must list as passed
 }
 
 type channelFile struct {
@@ -177,7 +179,7 @@ func (f *yamlFile) channel(path string, in channelFile) trust.ChannelRules {
 		if r == nil {
 			return nil
 		}
-		return &trust.Rule{Role: r.Role, Count: f.count(path+"."+key+".count", r.Count), MaxAge: r.MaxAge}
+		return &trust.Rule{Role: r.Role, Count: f.count(path+"."+key+".count", r.Count), MaxAge: r.MaxAge, Tests: slices.Sorted(slices.Values(r.Tests))}
 	}
 	required := func(key string, r *ruleFile) trust.Rule {
 		if r == nil {

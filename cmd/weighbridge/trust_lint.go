@@ -114,9 +114,6 @@ func lintChannel(d trust.Document, name string, say func(string, ...any)) {
 			say("%s.%s: needs %d of role %s, which has %d active members", path, r.key, need, r.rule.Role, len(active))
 		}
 	}
-	if c.Mode == "enforce" && c.Require.Evaluation != nil {
-		say("%s.require.evaluation: this version does not read evaluations yet, so the channel would serve nothing", path)
-	}
 }
 
 // parseTime reads "now" or an RFC 3339 time.

@@ -10,7 +10,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
-// An act is one statement and the active identities that signed it, in however many bundles. It is keyed on the
+// An act is one statement and the identities that signed it, active or retired, in however many bundles. It is keyed on the
 // statement's id and the identity, never on a bundle's bytes: anyone can make a second valid bundle of a statement.
 type act struct {
 	id     statement.ID
@@ -19,9 +19,11 @@ type act struct {
 	keys   map[string]map[statement.KeyID]bool // identity to those of its keys that signed
 
 	release     *Release     // of a release
-	about       statement.ID // the release that an approval or a publication is about
+	about       statement.ID // the release, or the weights' root, that the others are about
 	approval    Approval
 	publication Publication
+	evaluation  Evaluation
+	withdrawal  Withdrawal
 }
 
 func (a *act) identities() []string { return slices.Sorted(maps.Keys(a.keys)) }
@@ -34,14 +36,18 @@ type evidence struct {
 	reasons []Reason // the same for every channel
 
 	publications []*act                  // by id
+	withdrawals  []*act                  // by id
 	approvals    map[statement.ID][]*act // of a release, by id
-	others       []*act                  // releases, approvals and weights, by id
+	evaluations  map[statement.ID][]*act // of a release, by id
+	others       []*act                  // releases, approvals, evaluations and weights, by id
 }
 
 var kindOf = map[string]string{
 	PolicyType:        kindPolicy,
 	ReleaseType:       kindRelease,
 	ApprovalType:      kindApproval,
+	EvaluationType:    kindEvaluation,
+	WithdrawalType:    kindWithdrawal,
 	PublicationType:   kindPublication,
 	oms.PredicateType: kindWeights,
 }
@@ -51,7 +57,7 @@ func collect(p *Policy, set []*statement.Signed) *evidence {
 	for _, s := range set {
 		e.add(s)
 	}
-	for _, a := range e.of(kindRelease, kindApproval, kindPublication) {
+	for _, a := range e.of(kindRelease, kindApproval, kindPublication, kindEvaluation, kindWithdrawal) {
 		if err := a.read(); err != nil {
 			for _, who := range a.identities() {
 				e.reasons = append(e.reasons, Reason{RuleUnknownField, a.id, who, false, err.Error(), a.kind})
@@ -63,12 +69,19 @@ func collect(p *Policy, set []*statement.Signed) *evidence {
 	for _, a := range e.of(kindRelease) {
 		e.add(a.release.weights)
 	}
-	e.publications, e.others = e.of(kindPublication), e.of(kindRelease, kindApproval, kindWeights)
-	e.approvals = map[statement.ID][]*act{}
-	for _, a := range e.of(kindApproval) {
-		e.approvals[a.about] = append(e.approvals[a.about], a)
-	}
+	e.publications, e.withdrawals = e.of(kindPublication), e.of(kindWithdrawal)
+	e.others = e.of(kindRelease, kindApproval, kindEvaluation, kindWeights)
+	e.approvals, e.evaluations = e.about(kindApproval), e.about(kindEvaluation)
 	return e
+}
+
+// about returns the acts of a kind by what they are about.
+func (e *evidence) about(kind string) map[statement.ID][]*act {
+	found := map[statement.ID][]*act{}
+	for _, a := range e.of(kind) {
+		found[a.about] = append(found[a.about], a)
+	}
+	return found
 }
 
 // of returns the acts of some kinds in the order of their ids.
@@ -83,8 +96,8 @@ func (e *evidence) of(kinds ...string) []*act {
 	return found
 }
 
-// add verifies one bundle and keeps it if an active identity of the policy made it. Nothing of a predicate is read
-// before that.
+// add verifies one bundle and keeps it if an identity of the policy made it whose statements may still count. Nothing
+// of a predicate is read before that.
 func (e *evidence) add(s *statement.Signed) {
 	id, kind := s.ID(), kindOf[s.PredicateType()]
 	refuse := func(rule, who, format string, args ...any) {
@@ -100,8 +113,8 @@ func (e *evidence) add(s *statement.Signed) {
 		refuse(rule, "", "%s", why)
 	case kind == "":
 		refuse(RuleUnknownPredicate, k.identity, "this version does not read statements of type %.200q", s.PredicateType())
-	case !e.policy.active(k.identity):
-		refuse(RuleLifecycle, k.identity, "%s is %s", k.identity, e.policy.doc.Identities[k.identity].State)
+	case !e.policy.doc.Identities[k.identity].State.Compromised.IsZero():
+		refuse(RuleLifecycle, k.identity, "%s is %s, and no trusted time says that this is older", k.identity, e.policy.doc.Identities[k.identity].State)
 	default:
 		a := e.acts[id]
 		if a == nil {
@@ -115,7 +128,7 @@ func (e *evidence) add(s *statement.Signed) {
 	}
 }
 
-// read parses the predicate of an act that is about a release.
+// read parses the predicate of an act.
 func (a *act) read() (err error) {
 	switch a.kind {
 	case kindRelease:
@@ -124,6 +137,10 @@ func (a *act) read() (err error) {
 		a.about, a.approval, err = ParseApproval(a.signed)
 	case kindPublication:
 		a.about, a.publication, err = ParsePublication(a.signed)
+	case kindEvaluation:
+		a.about, a.evaluation, err = ParseEvaluation(a.signed)
+	case kindWithdrawal:
+		a.about, a.withdrawal, err = ParseWithdrawal(a.signed)
 	}
 	return err
 }

@@ -62,8 +62,15 @@ type channelCase struct {
 	now   time.Time
 	floor Floor
 
-	cases   map[statement.ID]*releaseCase // of the releases that are published here
-	reasons []Reason
+	withdrawn []Withdrawn              // by statements that count, beside those of the floor
+	cases     map[caseKey]*releaseCase // of the releases that are published here
+	reasons   []Reason
+}
+
+// A caseKey is a release and how it is to be judged: a rollback may rest on an evaluation of any age.
+type caseKey struct {
+	release statement.ID
+	back    bool
 }
 
 func (c *channelCase) say(rule string, a *act, who string, counted bool, format string, args ...any) {
@@ -74,32 +81,32 @@ func (c *channelCase) say(rule string, a *act, who string, counted bool, format 
 // meets the requirements. Those above it that might still come to count are pending and change nothing.
 func decideChannel(c *channelCase) Channel {
 	c.reasons = slices.Clone(c.evidence.reasons)
-	c.cases = map[statement.ID]*releaseCase{}
-	var out Channel
+	c.cases = map[caseKey]*releaseCase{}
+	c.judgeWithdrawals()
+	out := Channel{Withdrawn: c.withdrawn}
 	separated := map[string]bool{} // signers that acted before on what they published
 	publications := c.candidates()
 	for _, a := range publications {
-		if c.cases[a.about] == nil {
-			c.cases[a.about] = c.openRelease(a.about)
-		}
-	}
-	for _, a := range publications {
-		release := c.cases[a.about]
+		release := c.open(a.about, a.publication.Rollback)
 		if rule, why := c.refusesEpoch(a, publications); rule != "" {
 			c.refuse(a, rule, why)
+			continue
+		}
+		if a.publication.Rollback && !slices.Contains(c.floor.Channels[c.name].Served, a.about) {
+			c.refuse(a, RuleRollback, fmt.Sprintf("%s never served the release that it goes back to", c.name))
 			continue
 		}
 		publishers := c.publishers(a, release, separated)
 		missing := release.missing()
 		if out.Serve != "" {
 			c.refuse(a, RuleEpochReplay, fmt.Sprintf("epoch %d is superseded by epoch %d", a.publication.Epoch, out.Epoch))
-			if len(publishers) >= c.policy.need(c.rules.Publish) && !release.withdrawn && !release.blocked(missing) {
+			if len(publishers) >= c.policy.need(*c.publishRule(a)) && !release.withdrawn && !release.blocked(missing) {
 				out.Standing = append(out.Standing, a.about)
 			}
 			continue
 		}
 		switch {
-		case len(publishers) < c.policy.need(c.rules.Publish):
+		case len(publishers) < c.policy.need(*c.publishRule(a)):
 			// publishers said why
 		case release.withdrawn:
 			c.refuse(a, RuleWithdrawn, "its release or its weights were withdrawn")
@@ -107,16 +114,18 @@ func decideChannel(c *channelCase) Channel {
 			out.Pending = append(out.Pending, Pending{a.about, a.publication.Epoch, missing, a.id})
 			c.refuse(a, missing[0].Rule, fmt.Sprintf("epoch %d is pending: %s", a.publication.Epoch, join(missing)))
 		default:
-			out.Serve, out.Release, out.Epoch, out.Publication = a.about, release.act.release, a.publication.Epoch, a.id
+			out.serve(release, a.publication.Epoch, a.id)
 			out.Missing = missing // what mode warn let pass
-			out.Signers = Signers{release.weights.by, release.release.by, release.approval.by, publishers}
+			out.Signers.Publishers = publishers
 			for _, who := range publishers {
-				c.say(RuleRole, a, who, true, "published by %s as %s, epoch %d", who, c.rules.Publish.Role, a.publication.Epoch)
+				out.Counted = append(out.Counted, Act{a.id, who})
+				c.say(RuleRole, a, who, true, "published by %s as %s, epoch %d", who, c.publishRule(a).Role, a.publication.Epoch)
 			}
 		}
 	}
 	if out.Serve == "" {
 		out.Missing = c.missingNow(out.Pending, separated)
+		c.fallBack(&out)
 	}
 	c.explainRest()
 	for _, release := range c.cases {
@@ -124,6 +133,39 @@ func decideChannel(c *channelCase) Channel {
 	}
 	out.Reasons = c.reasons
 	return out
+}
+
+// serve makes a release the one that serves.
+func (c *Channel) serve(r *releaseCase, epoch int64, publication statement.ID) {
+	c.Serve, c.Release, c.Epoch, c.Publication = r.id, r.act.release, epoch, publication
+	c.Signers = Signers{Weights: r.weights.by, Producers: r.release.by, Evaluators: r.evaluation.by, Approvers: r.approval.by}
+	c.Counted = slices.Clone(r.counted)
+}
+
+// open returns the case of a release, which is judged once.
+func (c *channelCase) open(release statement.ID, back bool) *releaseCase {
+	key := caseKey{release, back}
+	if c.cases[key] == nil {
+		c.cases[key] = c.openRelease(release, back)
+	}
+	return c.cases[key]
+}
+
+// publishRule is the rule for who signs a publication, nil if nobody may: going back is an act of its own.
+func (c *channelCase) publishRule(a *act) *Rule {
+	if a.publication.Rollback {
+		return c.rules.Rollback
+	}
+	return &c.rules.Publish
+}
+
+// lifecycle says why a statement of an identity that has retired does not count, "" if it does: what was accepted before
+// the policy that retired it still does.
+func (c *channelCase) lifecycle(a *act, who string) string {
+	if c.policy.active(who) || slices.Contains(c.floor.Channels[c.name].Counted, Act{a.id, who}) {
+		return ""
+	}
+	return fmt.Sprintf("%s is %s, and this was not accepted before", who, c.policy.doc.Identities[who].State)
 }
 
 // candidates returns the publications on this channel by members of the publishing role, the highest epoch first.
@@ -134,15 +176,25 @@ func (c *channelCase) candidates() []*act {
 			c.refuse(a, RuleScope, fmt.Sprintf("publishes on channel %s, not %s", a.publication.Channel, c.name))
 			continue
 		}
+		rule := c.publishRule(a)
+		if rule == nil {
+			for _, who := range a.identities() {
+				c.say(RuleRole, a, who, false, "the policy lets nobody roll %s back", c.name)
+			}
+			continue
+		}
 		members := 0
 		for _, who := range a.identities() {
-			if c.policy.holds(who, c.rules.Publish.Role) {
+			switch {
+			case !c.policy.holds(who, rule.Role):
+				c.say(RuleRole, a, who, false, "%s is no %s, so may not %s %s", who, rule.Role, verb(a), c.name)
+			case c.lifecycle(a, who) != "":
+				c.say(RuleLifecycle, a, who, false, "%s", c.lifecycle(a, who))
+			default:
 				members++
-			} else {
-				c.say(RuleRole, a, who, false, "%s is no %s, so may not publish on %s", who, c.rules.Publish.Role, c.name)
 			}
 		}
-		switch need := c.policy.need(c.rules.Publish); {
+		switch need := c.policy.need(*rule); {
 		case members >= need:
 			found = append(found, a)
 		case members > 0:
@@ -155,10 +207,18 @@ func (c *channelCase) candidates() []*act {
 	return found
 }
 
+// verb is what a publication does to a channel.
+func verb(a *act) string {
+	if a.publication.Rollback {
+		return "roll back"
+	}
+	return "publish on"
+}
+
 // refuse says of every publisher who signed a publication why it does not count.
 func (c *channelCase) refuse(a *act, rule, why string) {
 	for _, who := range a.identities() {
-		if rule == RuleScope || c.policy.holds(who, c.rules.Publish.Role) {
+		if rule == RuleScope || c.policy.holds(who, c.publishRule(a).Role) && c.lifecycle(a, who) == "" {
 			c.say(rule, a, who, false, "%s", why)
 		}
 	}
@@ -192,9 +252,9 @@ func (c *channelCase) refusesEpoch(a *act, publications []*act) (rule, why strin
 // another separated role on the same release.
 func (c *channelCase) publishers(a *act, release *releaseCase, separated map[string]bool) []string {
 	var count []string
-	role := c.rules.Publish.Role
+	role := c.publishRule(a).Role
 	for _, who := range a.identities() {
-		if !c.policy.holds(who, role) {
+		if !c.policy.holds(who, role) || c.lifecycle(a, who) != "" {
 			continue
 		}
 		if first, ok := release.acts(who, role); !ok {
@@ -228,8 +288,8 @@ func (c *channelCase) missingNow(pending []Pending, separated map[string]bool) [
 // explainRest answers for statements about releases that nothing publishes here.
 func (c *channelCase) explainRest() {
 	used := map[statement.ID]bool{}
-	for id, release := range c.cases {
-		used[id] = true
+	for key, release := range c.cases {
+		used[key.release] = true
 		if release.act != nil {
 			used[release.act.release.weights.ID()] = true
 		}

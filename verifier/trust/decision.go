@@ -21,9 +21,14 @@ type Channel struct {
 	Release     *Release     // nil if nothing is served
 	Epoch       int64
 	Publication statement.ID
-	Level       string // the least that the channel's policy asks for
-	Fallback    bool   // an older release is served in place of a withdrawn one; never in this version
+	Level       string       // the least that the channel's policy asks for
+	Fallback    bool         // an older release is served in place of one that was withdrawn or lost its quorum
+	Frozen      statement.ID // what lost its quorum and, as the policy says, may go on where it serves; it may be brought up nowhere
 	Signers     Signers
+
+	// Counted are the acts that Serve rests on, and Withdrawn is what withdrawals took away; a floor remembers both.
+	Counted   []Act
+	Withdrawn []Withdrawn
 
 	// Standing are the releases of older publications that count still. One that serves may go on until Serve has
 	// replaced it; none of them may be brought up.
@@ -36,7 +41,7 @@ type Channel struct {
 
 // Allows says whether a release that serves may go on serving.
 func (c Channel) Allows(release statement.ID) bool {
-	return release != "" && (release == c.Serve || slices.Contains(c.Standing, release))
+	return release != "" && (release == c.Serve || release == c.Frozen || slices.Contains(c.Standing, release))
 }
 
 // AcceptsLevel says whether weights that are guarded at this level are good enough for the channel. A level that is not
@@ -48,7 +53,7 @@ func (c Channel) AcceptsLevel(level string) bool {
 
 // Signers are the identities behind a served release, sorted.
 type Signers struct {
-	Weights, Producers, Approvers, Publishers []string
+	Weights, Producers, Evaluators, Approvers, Publishers []string
 }
 
 // Missing is one requirement that is not met.
@@ -95,10 +100,11 @@ func (c Channel) MarshalJSON() ([]byte, error) {
 		Publication statement.ID  `json:"publication"`
 		Level       string        `json:"level"`
 		Fallback    bool          `json:"fallback"`
+		Frozen      statement.ID  `json:"frozen,omitempty"`
 		Missing     []Missing     `json:"missing"`
 		Pending     []Pending     `json:"pending"`
 		Reasons     []Reason      `json:"reasons"`
-	}{serve, c.Epoch, c.Publication, c.Level, c.Fallback, c.Missing, c.Pending, c.Reasons})
+	}{serve, c.Epoch, c.Publication, c.Level, c.Fallback, c.Frozen, c.Missing, c.Pending, c.Reasons})
 }
 
 // sortReasons puts reasons in the one order that does not depend on how the statements came, each once.
@@ -128,9 +134,11 @@ const (
 	kindPolicy      = "policy"
 	kindWeights     = "weights"
 	kindRelease     = "release"
+	kindEvaluation  = "evaluation"
 	kindApproval    = "approval"
+	kindWithdrawal  = "withdrawal"
 	kindPublication = "publication"
 )
 
 // kinds is the order in which reasons are told; "" is a statement whose kind is not known.
-var kinds = []string{kindPolicy, kindPublication, kindRelease, kindWeights, kindApproval, ""}
+var kinds = []string{kindPolicy, kindWithdrawal, kindPublication, kindRelease, kindWeights, kindEvaluation, kindApproval, ""}

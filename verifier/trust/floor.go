@@ -18,9 +18,9 @@ type Floor struct {
 	Channels      map[string]ChannelFloor `json:"channels"`
 }
 
-// A Withdrawn release, or weights by root, may never be served again. This version reads no withdrawals; it keeps to
-// those that a later version has written.
+// A Withdrawn release, or weights by root, may never be served again by a channel.
 type Withdrawn struct {
+	Channel string       `json:"channel,omitempty"` // whose policy let it be withdrawn; "": every channel
 	Release statement.ID `json:"release,omitempty"`
 	Weights string       `json:"weights,omitempty"`
 }
@@ -30,6 +30,31 @@ type ChannelFloor struct {
 	Epoch       int64          `json:"epoch"`
 	Publication statement.ID   `json:"publication"`
 	Served      []statement.ID `json:"served"`
+	// Counted are the acts that served releases rested on when they were accepted. They still count when their
+	// signers have retired since.
+	Counted []Act `json:"counted,omitempty"`
+}
+
+// An Act is one identity's signature on one statement.
+type Act struct {
+	Statement statement.ID `json:"statement"`
+	Identity  string       `json:"identity"`
+}
+
+// Withdraw returns the floor after a channel's withdrawals were heard of. It reports whether that changed anything.
+func (f Floor) Withdraw(c Channel, p *Policy, now time.Time) (Floor, bool) {
+	var more []Withdrawn
+	for _, w := range c.Withdrawn {
+		if !slices.Contains(f.Withdrawn, w) {
+			more = append(more, w)
+		}
+	}
+	if more == nil {
+		return f, false
+	}
+	f = f.AcceptPolicy(p, now)
+	f.Withdrawn = append(slices.Clone(f.Withdrawn), more...)
+	return f, true
 }
 
 // AcceptPolicy returns the floor after accepting a policy at a time.
@@ -47,9 +72,16 @@ func (f Floor) Accept(channel string, c Channel, p *Policy, now time.Time) Floor
 	if c.Serve == "" || c.Epoch <= old.Epoch {
 		return f
 	}
-	served := slices.Clone(old.Served)
-	if !slices.Contains(served, c.Serve) {
-		served = append(served, c.Serve)
+	served := slices.DeleteFunc(slices.Clone(old.Served), func(id statement.ID) bool { return id == c.Serve })
+	served = append(served, c.Serve) // the newest last, also where it serves again
+	counted := slices.Clone(old.Counted)
+	for _, a := range c.Counted {
+		if !slices.Contains(counted, a) {
+			counted = append(counted, a)
+		}
+	}
+	if len(counted) > maxCounted {
+		counted = counted[len(counted)-maxCounted:]
 	}
 	if len(served) > maxServed {
 		served = served[len(served)-maxServed:]
@@ -58,7 +90,7 @@ func (f Floor) Accept(channel string, c Channel, p *Policy, now time.Time) Floor
 	if f.Channels == nil {
 		f.Channels = map[string]ChannelFloor{}
 	}
-	f.Channels[channel] = ChannelFloor{c.Epoch, c.Publication, served}
+	f.Channels[channel] = ChannelFloor{c.Epoch, c.Publication, served, counted}
 	return f
 }
 
@@ -70,8 +102,7 @@ func (f Floor) effective(now time.Time) time.Time {
 	return now.UTC()
 }
 
-func (f Floor) withdrew(r *Release) bool {
-	return slices.ContainsFunc(f.Withdrawn, func(w Withdrawn) bool {
-		return w.Release == r.ID || w.Weights == r.Weights.Root
-	})
+// takes reports whether a withdrawal is of the release, or of its weights, on the channel.
+func (w Withdrawn) takes(channel string, r *Release) bool {
+	return (w.Channel == "" || w.Channel == channel) && (w.Release == r.ID || w.Weights == r.Weights.Root)
 }

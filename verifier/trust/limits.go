@@ -3,17 +3,20 @@ package trust
 // Bounds on what is read, within those of package statement on a whole bundle. Nothing here is close to what a real
 // site needs; they keep a hostile document from costing more than a refusal.
 const (
-	maxName         = 64        // bytes of the name of an identity, role or channel
-	maxText         = 1 << 10   // bytes of a free text such as a ticket or a version
-	maxSystemPrompt = 256 << 10 // bytes
-	maxTemplate     = 1 << 20   // bytes
-	maxArgs         = 64        // arguments of a runtime
-	maxIdentities   = 4096
-	maxKeys         = 64 // keys of one identity
-	maxRoles        = 256
-	maxChannels     = 1024
-	maxServed       = 4096 // releases that a floor remembers for one channel
-	maxMaxTokens    = 1 << 30
+	maxName           = 64        // bytes of the name of an identity, role or channel
+	maxText           = 1 << 10   // bytes of a free text such as a ticket or a version
+	maxSystemPrompt   = 256 << 10 // bytes
+	maxTemplate       = 1 << 20   // bytes
+	maxArgs           = 64        // arguments of a runtime
+	maxIdentities     = 4096
+	maxKeys           = 64 // keys of one identity
+	maxRoles          = 256
+	maxChannels       = 1024
+	maxTests          = 4096    // tests that an evaluation or a requirement names
+	maxConfigurations = 64      // of an evaluation
+	maxServed         = 4096    // releases that a floor remembers for one channel
+	maxCounted        = 1 << 15 // acts that a floor remembers for one channel
+	maxMaxTokens      = 1 << 30
 
 	// maxNumber is the largest integer that JSON carries exactly everywhere (RFC 8785 section 3.2.2.3).
 	maxNumber = 1<<53 - 1

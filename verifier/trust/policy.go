@@ -16,7 +16,8 @@ import (
 // A Document is a policy as it is written: the predicate of its statement, which is POLICY.yaml with every key
 // inlined. [NewPolicy] checks and completes it; a reader gets it from [Policy.Document] and must not change it.
 type Document struct {
-	Version    int64               `json:"version"` // strictly increasing
+	Version    int64               `json:"version"`            // strictly increasing
+	Previous   statement.ID        `json:"previous,omitempty"` // digest of the policy of the version before; none in the first
 	Expires    time.Time           `json:"expires"`
 	Identities map[string]Identity `json:"identities"`
 	// RootKeys are public keys (PEM) that sign policies and belong to no identity. They grant nothing: a site that
@@ -63,6 +64,9 @@ type Rule struct {
 	Role   string `json:"role"`
 	Count  int    `json:"count,omitzero"`
 	MaxAge string `json:"maxAge,omitempty"` // of an evaluation: "90d", "36h"
+
+	// Tests are names of tests that an evaluation must list as passed.
+	Tests []string `json:"tests,omitempty"`
 }
 
 // Require lists what a release needs before a channel may serve it.
@@ -203,6 +207,9 @@ func (p *Policy) IdentityOf(id statement.KeyID) string {
 	}
 	return ""
 }
+
+// Previous returns the digest of the policy that this one replaces, "" if it names none.
+func (p *Policy) Previous() statement.ID { return p.doc.Previous }
 
 // active reports whether the policy knows the identity and its statements count.
 func (p *Policy) active(identity string) bool {

@@ -31,6 +31,14 @@ func (d Document) Check() error {
 	if d.Version < 1 || d.Version > maxNumber {
 		bad.add("version", "must be 1 or more")
 	}
+	if d.Previous != "" {
+		if _, err := statement.ParseID(string(d.Previous)); err != nil {
+			bad.add("previous", "%v", err)
+		}
+	}
+	if d.Version == 1 && d.Previous != "" {
+		bad.add("previous", "names a policy before version 1")
+	}
 	switch {
 	case d.Expires.IsZero():
 		bad.add("expires", "is required")
@@ -146,6 +154,9 @@ func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
 		if r.rule != nil && r.rule.MaxAge != "" {
 			bad.add(path+"."+r.path+".maxAge", "is for evaluations only")
 		}
+		if r.rule != nil && len(r.rule.Tests) > 0 {
+			bad.add(path+"."+r.path+".tests", "is for evaluations only")
+		}
 	}
 	if e := c.Require.Evaluation; e != nil {
 		d.checkRule(bad, path+".require.evaluation", e)
@@ -154,6 +165,7 @@ func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
 				bad.add(path+".require.evaluation.maxAge", "%v", err)
 			}
 		}
+		checkTests(bad, path+".require.evaluation.tests", e.Tests)
 	}
 	for i, role := range c.Separate {
 		at := fmt.Sprintf("%s.separate[%d]", path, i)

@@ -12,7 +12,7 @@ import (
 
 // releaseCase is what one channel's requirements find about one release.
 //
-// Separation of duties follows the chain of acts: weights, release, approval, publication. The first of the separated
+// Separation of duties follows the chain of acts: weights, release, evaluation, approval, publication. The first of the separated
 // roles in which an identity acted on a release is the one it keeps; what it does in later ones does not count. So who
 // produced a release can't approve or publish it, and who approved it can't publish it. Acting is signing as a member
 // of the role, even where the statement has expired or speaks of another channel: that something lapsed must not free
@@ -20,14 +20,16 @@ import (
 type releaseCase struct {
 	channel   *channelCase
 	id        statement.ID
+	back      bool // as a rollback, or a fallback, would have it: evaluations do not age
 	act       *act // nil if the release is not among the statements, or nobody we know signed it, or we can't read it
 	withdrawn bool
 	blocker   string // why no signature can help this release in this version; "" if nothing does
 
-	weights, release, approval met
-	acted                      map[string]map[string]bool // identity to the separated roles it acted in
-	first                      map[string]string          // identity to the first of them
-	reasons                    []Reason
+	weights, release, evaluation, approval met
+	acted                                  map[string]map[string]bool // identity to the separated roles it acted in
+	first                                  map[string]string          // identity to the first of them
+	counted                                []Act
+	reasons                                []Reason
 }
 
 // met is one requirement and the identities that count for it, sorted.
@@ -36,12 +38,12 @@ type met struct {
 	by   []string
 }
 
-func (c *channelCase) openRelease(id statement.ID) *releaseCase {
-	r := &releaseCase{channel: c, id: id, acted: map[string]map[string]bool{}, first: map[string]string{}}
+func (c *channelCase) openRelease(id statement.ID, back bool) *releaseCase {
+	r := &releaseCase{channel: c, id: id, back: back, acted: map[string]map[string]bool{}, first: map[string]string{}}
 	r.weights.rule, r.release.rule = c.rules.weightsRule(), c.rules.Require.Release
 	if a := c.acts[id]; a != nil && a.kind == kindRelease {
 		r.act = a
-		r.withdrawn = c.floor.withdrew(a.release)
+		r.withdrawn = c.takenAway(a.release)
 		if fields := a.release.Unenforceable(); len(fields) > 0 {
 			r.blocker = fmt.Sprintf("this version can't enforce %s", strings.Join(fields, ", "))
 		}
@@ -60,6 +62,7 @@ func (c *channelCase) openRelease(id statement.ID) *releaseCase {
 	} else if slices.ContainsFunc(c.evidence.reasons, func(x Reason) bool { return x.Statement == id && x.Rule == RuleUnknownField }) {
 		r.blocker = "the release can't be read by this version"
 	}
+	r.judgeEvaluations()
 	r.judgeApprovals()
 	return r
 }
@@ -105,6 +108,10 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 			say(RuleRole, false, "%s is no %s", who, role)
 			continue
 		}
+		if why := r.channel.lifecycle(a, who); why != "" {
+			say(RuleLifecycle, false, "%s", why)
+			continue
+		}
 		if first, ok := r.acts(who, role); !ok {
 			say(RuleSeparation, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
 			continue
@@ -120,6 +127,7 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 			continue
 		}
 		count = append(count, who)
+		r.counted = append(r.counted, Act{a.id, who})
 		say(RuleRole, true, "%s %s as %s", who, did, role)
 		if len(a.keys[who]) > 1 {
 			say(RuleThreshold, false, "%s %s twice; one identity counts once", who, did)
@@ -167,8 +175,8 @@ func (r *releaseCase) missing() []Missing {
 		}
 		lacks(r.release, "signatures of the release", why)
 	}
-	if rule := c.rules.Require.Evaluation; rule != nil {
-		all = append(all, Missing{RuleThreshold, rule.Role, c.policy.need(*rule), 0, nil, "evaluations", "this version does not read evaluations yet"})
+	if c.rules.Require.Evaluation != nil {
+		lacks(r.evaluation, "evaluations", "")
 	}
 	if c.rules.Require.Approval != nil {
 		lacks(r.approval, "approvals", "")

@@ -182,11 +182,11 @@ func TestFloorAccept(t *testing.T) {
 	if f := f2.Accept("chat", c2, s.policy, s.now.Add(time.Hour)); !f.TimeHighWater.Equal(s.now.Add(time.Hour)) {
 		t.Errorf("time high-water stayed at %v", f.TimeHighWater)
 	}
-	// Served a third time, a release is remembered once.
+	// Served a third time, a release is remembered once, as the newest.
 	s.publish(first, 3)
 	s.floor = f2
 	c3 := s.decide()
-	checkFloor(t, f2.Accept("chat", c3, s.policy, s.now), s, 3, c3.Publication, first, second)
+	checkFloor(t, f2.Accept("chat", c3, s.policy, s.now), s, 3, c3.Publication, second, first)
 }
 
 // TestFloorAcceptKeepsItsPast: a floor is a value, so one that was made from another shares nothing with it, and it
@@ -250,7 +250,11 @@ func TestDecideReasons(t *testing.T) {
 func checkFloor(t *testing.T, f trust.Floor, s *scene, epoch int64, publication statement.ID, served ...statement.ID) {
 	t.Helper()
 	want := trust.ChannelFloor{Epoch: epoch, Publication: publication, Served: served}
-	if got := f.Channels["chat"]; marshal(t, got) != marshal(t, want) {
+	got := f.Channels["chat"]
+	if counted := len(got.Counted); counted < 4*len(served)+1 { // release, two approvals and publication of each, and the weights of all
+		t.Errorf("the floor remembers %d acts for %d releases", counted, len(served))
+	}
+	if got.Counted = nil; marshal(t, got) != marshal(t, want) {
 		t.Errorf("floor of chat = %+v, want %+v", got, want)
 	}
 	if f.PolicyVersion != s.policy.Version() || f.PolicyDigest != s.policy.Digest() {

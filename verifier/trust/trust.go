@@ -26,10 +26,11 @@ const (
 	ReleaseType     = "urn:weighbridge:release:v1"
 	ApprovalType    = "urn:weighbridge:approval:v1"
 	PublicationType = "urn:weighbridge:publication:v1"
+	EvaluationType  = "https://in-toto.io/attestation/test-result/v0.1"
+	WithdrawalType  = "urn:weighbridge:withdrawal:v1"
 )
 
-// Rules, as they are named in reasons and in what is missing. Those of evaluations, rollbacks and withdrawals by
-// statement belong to statements that this version does not read yet.
+// Rules, as they are named in reasons and in what is missing.
 const (
 	RuleSignature        = "signature"         // the signature is not that of the key which the bundle names
 	RuleUnknownIdentity  = "unknown-identity"  // no identity of the policy signed it
@@ -38,6 +39,9 @@ const (
 	RuleSeparation       = "separation"        // the identity acted earlier in another of the separated roles
 	RuleScope            = "scope"             // it speaks of another channel, or of a release not published here
 	RuleExpired          = "expired"           // past its expiry
+	RuleMaxAge           = "max-age"           // an evaluation that is too old, or of the future
+	RuleTestFailed       = "test-failed"       // an evaluation that failed, was followed by one, or lacks a required test
+	RuleRollback         = "rollback-unserved" // a rollback to a release that the channel has not served
 	RuleEpochReplay      = "epoch-replay"      // not above the epoch that was accepted, or superseded by a newer one
 	RuleEpochConflict    = "epoch-conflict"    // two publications of one epoch
 	RuleEpochJump        = "epoch-jump"        // too far above the accepted epoch

@@ -188,7 +188,7 @@ var unknownRows = []row{
 	}, rule: trust.RuleUnknownField, missing: "approver 1/2 by bob,carol"},
 	{name: "a kind of statement we don't know", build: func(s *scene) {
 		release := s.complete()
-		s.raw("carol", "urn:weighbridge:withdrawal:v1", release.Hex(), `{"reason":"x"}`)
+		s.raw("carol", "urn:weighbridge:guardrail:v1", release.Hex(), `{"reason":"x"}`)
 	}, serves: true, rule: trust.RuleUnknownPredicate},
 	{name: "a policy among the statements", build: func(s *scene) {
 		s.complete()
@@ -215,7 +215,7 @@ var modeRows = []row{
 		s.chat(func(c *trust.ChannelRules) {
 			c.Require.Evaluation = &trust.Rule{Role: "evaluator", MaxAge: "90d"}
 		})
-	}, build: func(s *scene) { s.complete() }, rule: trust.RuleThreshold, missing: "evaluator 0/1 by "},
+	}, build: func(s *scene) { s.complete() }, rule: trust.RuleThreshold, missing: "evaluator 0/1 by carol"},
 	{name: "mode warn", policy: func(s *scene) {
 		s.doc.Roles["evaluator"] = trust.Role{Members: []string{"carol"}}
 		s.chat(func(c *trust.ChannelRules) {
@@ -224,7 +224,7 @@ var modeRows = []row{
 		})
 	}, build: func(s *scene) {
 		s.publish(s.releaseBy("trainer", nil), 1)
-	}, serves: true, missing: "evaluator 0/1 by "},
+	}, serves: true, missing: "evaluator 0/1 by carol"},
 	{name: "mode warn relaxes no release", policy: func(s *scene) {
 		s.chat(func(c *trust.ChannelRules) { c.Mode = "warn" })
 	}, build: func(s *scene) {

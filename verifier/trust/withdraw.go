@@ -1,0 +1,100 @@
+package trust
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+)
+
+// judgeWithdrawals finds what enough members of the withdrawing role have taken away from this channel.
+func (c *channelCase) judgeWithdrawals() {
+	by := map[Withdrawn][]string{}
+	for _, a := range c.withdrawals {
+		what := Withdrawn{Channel: c.name, Release: a.about}
+		if a.withdrawal.Of == OfWeights {
+			what.Release, what.Weights = "", string(a.about)
+		}
+		for _, who := range a.identities() {
+			rule := c.rules.Withdraw
+			switch {
+			case rule == nil:
+				c.say(RuleRole, a, who, false, "the policy lets nobody withdraw from %s", c.name)
+			case !c.policy.holds(who, rule.Role):
+				c.say(RuleRole, a, who, false, "%s is no %s, so may not withdraw from %s", who, rule.Role, c.name)
+			case c.lifecycle(a, who) != "":
+				c.say(RuleLifecycle, a, who, false, "%s", c.lifecycle(a, who))
+			case slices.Contains(by[what], who):
+				c.say(RuleThreshold, a, who, false, "%s withdrew it twice; one identity counts once", who)
+			default:
+				by[what] = append(by[what], who)
+				c.say(RuleWithdrawn, a, who, true, "%s withdrew these %s as %s: %s", who, a.withdrawal.Of, rule.Role, a.withdrawal.Reason)
+			}
+		}
+	}
+	for what, who := range by {
+		if len(who) >= c.policy.need(*c.rules.Withdraw) {
+			c.withdrawn = append(c.withdrawn, what)
+		}
+	}
+	slices.SortFunc(c.withdrawn, func(a, b Withdrawn) int {
+		return cmp.Or(cmp.Compare(a.Release, b.Release), cmp.Compare(a.Weights, b.Weights))
+	})
+}
+
+// takenAway reports whether a release, or its weights, were withdrawn from this channel, now or ever.
+func (c *channelCase) takenAway(r *Release) bool {
+	takes := func(w Withdrawn) bool { return w.takes(c.name, r) }
+	return slices.ContainsFunc(c.floor.Withdrawn, takes) || slices.ContainsFunc(c.withdrawn, takes)
+}
+
+// fallBack says what becomes of a channel whose accepted publication counts no more, as its policy wants: nothing serves,
+// an older release does, or what serves may go on.
+func (c *channelCase) fallBack(out *Channel) {
+	floor := c.floor.Channels[c.name]
+	if len(floor.Served) == 0 {
+		return
+	}
+	current := floor.Served[len(floor.Served)-1]
+	then := ""
+	switch release := c.open(current, true); {
+	case release.act != nil && release.withdrawn, c.withdrawnByID(current):
+		then = c.rules.OnWithdrawal
+	case c.lostQuorum(floor.Publication):
+		then = c.rules.OnLostQuorum
+	}
+	switch then {
+	case "freeze":
+		out.Frozen = current
+	case "previous":
+		for _, id := range slices.Backward(floor.Served[:len(floor.Served)-1]) {
+			if release := c.open(id, true); release.act != nil && !release.withdrawn && !release.blocked(release.missing()) {
+				out.serve(release, floor.Epoch, floor.Publication)
+				out.Fallback = true
+				return
+			}
+		}
+	}
+}
+
+// withdrawnByID reports whether a release that can't be read any more was withdrawn by its own id.
+func (c *channelCase) withdrawnByID(release statement.ID) bool {
+	takes := func(w Withdrawn) bool { return w.Release == release && (w.Channel == "" || w.Channel == c.name) }
+	return slices.ContainsFunc(c.floor.Withdrawn, takes) || slices.ContainsFunc(c.withdrawn, takes)
+}
+
+// lostQuorum reports whether the accepted publication is here and does not count for want of signers, its own or its
+// release's. One that has expired, or that is withheld, stops whatever the policy says of quorums.
+func (c *channelCase) lostQuorum(publication statement.ID) bool {
+	here := false
+	for _, r := range c.reasons {
+		if r.Statement != publication {
+			continue
+		}
+		if r.Rule == RuleExpired {
+			return false
+		}
+		here = true
+	}
+	return here
+}
