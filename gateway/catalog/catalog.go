@@ -172,6 +172,7 @@ func (c *Catalog) decide() {
 	now := c.cfg.Now()
 	c.keepTime(now)
 	decision := trust.Decide(c.inputs.Policy, c.set, now, c.cfg.State.Floor())
+	c.keepWithdrawals(decision, now)
 	for name, ch := range *c.channels.Load() {
 		d, known := decision.Channels[name]
 		if !known {
@@ -210,6 +211,31 @@ func (c *Catalog) keepTime(now time.Time) {
 	if err != nil {
 		c.cfg.Log.Error("time high-water mark was not saved", "err", err)
 	}
+}
+
+// keepWithdrawals makes what was withdrawn durable. What it stops is stopped whether or not that succeeds, and for as
+// long as the statements are there it is tried again.
+func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
+	floor, changed := c.cfg.State.Floor(), false
+	for _, name := range slices.Sorted(maps.Keys(decision.Channels)) {
+		if next, more := floor.Withdraw(decision.Channels[name], c.inputs.Policy, now); more {
+			floor, changed = next, true
+		}
+	}
+	if !changed {
+		return
+	}
+	err := c.cfg.State.Raise(func(f trust.Floor) trust.Floor {
+		for _, d := range decision.Channels {
+			f, _ = f.Withdraw(d, c.inputs.Policy, now)
+		}
+		return f
+	})
+	if err != nil {
+		c.cfg.Log.Error("a withdrawal was not saved; it holds for as long as its statement is there", "err", err)
+		return
+	}
+	c.cfg.Log.Info("withdrawals recorded", "withdrawn", len(floor.Withdrawn))
 }
 
 // logDecision logs a channel's decision when it differs from the last.

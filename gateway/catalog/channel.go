@@ -147,6 +147,9 @@ func (ch *channel) reconcile(ctx context.Context) {
 func (ch *channel) step(ctx context.Context) error {
 	d, r := ch.wanted.decision, ch.current.Load()
 	switch {
+	case d.Serve == "" && r != nil: // else hear had stopped it
+		ch.set(StateReady, "frozen, no longer meets its requirements: "+whyNot(d))
+		return nil
 	case d.Serve == "":
 		ch.set(StateNone, whyNot(d))
 		return nil
@@ -273,6 +276,7 @@ func (ch *channel) commit(r *running) error {
 		r.epoch.Store(d.Epoch)
 		r.publication.Store(&d.Publication)
 	}
+	r.fallback.Store(d.Fallback)
 	ch.set(StateReady, "")
 	return nil
 }

@@ -31,6 +31,7 @@ type running struct {
 	endEnlarging func() // and waits for that; nil before enlarge
 
 	epoch       atomic.Int64
+	fallback    atomic.Bool // it serves in place of the accepted one
 	publication atomic.Pointer[statement.ID]
 
 	mu       sync.Mutex

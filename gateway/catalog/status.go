@@ -33,6 +33,7 @@ type Status struct {
 	Since                   time.Time
 	Inflight                int64
 	Restarts                int
+	Fallback                bool // an older release serves in place of one that was withdrawn or lost its quorum
 	PID                     int
 	Error                   string // why nothing serves, or why what is newer does not
 	LoadTime, StartTime     time.Duration
@@ -64,6 +65,7 @@ func (ch *channel) status() Status {
 	s.Release, s.Weights, s.Level = string(r.release), r.weights.Root(), string(r.weights.Level())
 	s.Publication, s.Epoch = string(*r.publication.Load()), r.epoch.Load()
 	s.Sandbox, s.Build, s.Restarts, s.PID = string(b.Sandbox.Level), b.Build, b.Restarts, b.PID
+	s.Fallback = r.fallback.Load()
 	s.Since, s.Inflight = r.since, r.requests()
 	s.LoadTime, s.StartTime = r.loadTime, r.startTime
 	s.State = StateReady

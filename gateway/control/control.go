@@ -113,7 +113,7 @@ func channel(ch catalog.Status) *controlv1.Channel {
 		Release: ch.Release, Weights: ch.Weights, Level: ch.Level, Sandbox: ch.Sandbox,
 		Epoch: ch.Epoch, Publication: ch.Publication,
 		State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
-		Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error,
+		Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error, Fallback: ch.Fallback,
 	}
 	if l := ch.Load; l != nil {
 		c.Load = &controlv1.Load{Release: l.Release, Phase: l.Phase, Bytes: l.Bytes, Total: l.Total, Rate: l.Rate, SecondsLeft: l.Left.Seconds()}

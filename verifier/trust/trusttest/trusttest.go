@@ -311,6 +311,16 @@ func (w *World) Publish(release statement.ID, channel string, epoch int64) state
 	return w.PublishAs(Shipper, release, trust.Publication{Channel: channel, Epoch: epoch}).ID()
 }
 
+// Withdraw adds a withdrawal of the release by the key of a name.
+func (w *World) Withdraw(name string, release statement.ID) *statement.Signed {
+	w.t.Helper()
+	payload, err := trust.NewWithdrawal(release, trust.Withdrawal{Of: trust.OfRelease, Reason: "a test says so"})
+	w.check(err)
+	s := w.Sign(name, payload)
+	w.Add(s)
+	return s
+}
+
 // PublishAs adds a publication of the release by the key of a name.
 func (w *World) PublishAs(name string, release statement.ID, p trust.Publication) *statement.Signed {
 	w.t.Helper()
