@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -70,8 +71,13 @@ func (o *decideFlags) decide(s streams, what string) (decided, error) {
 		return decided{}, fmt.Errorf("%s: %w", what, err)
 	}
 	var floor trust.Floor
+	var last *trust.Policy
 	if o.floor != "" {
 		if floor, err = store.ReadFloor(o.floor); err != nil {
+			return decided{}, fmt.Errorf("%s: %w", what, err)
+		}
+		// Beside a floor lies the policy it accepted, whose root must have signed a later one.
+		if last, err = acceptedPolicy(store.AcceptedPolicy(filepath.Dir(o.floor), floor)); err != nil {
 			return decided{}, fmt.Errorf("%s: %w", what, err)
 		}
 	}
@@ -79,7 +85,7 @@ func (o *decideFlags) decide(s streams, what string) (decided, error) {
 	if err != nil {
 		return decided{}, err
 	}
-	policy, err := anchor.Accept(bundles, &floor)
+	policy, err := anchor.Accept(bundles, &floor, last)
 	if err != nil {
 		return decided{}, refused(o.policy, err)
 	}

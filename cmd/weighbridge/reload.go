@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"reflect"
 	"sync/atomic"
 
@@ -25,13 +26,25 @@ type reloader struct {
 	rules    *atomic.Pointer[access.Policy]
 	catalog  *catalog.Catalog
 	identity *identity.Source
+	refused  string // why the policy file was refused, as logged
 }
 
 func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
+	changed := make(chan struct{}, 1)
+	// Its directory, because the file is replaced and not written.
+	wait := store.WatchStatements(ctx, []string{filepath.Dir(r.running.Trust.Policy)}, func() {
+		select {
+		case changed <- struct{}{}:
+		default: // a change is pending already
+		}
+	})
+	defer wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
+			r.followPolicy(ctx)
 		case <-hangups:
 			if err := r.reload(ctx); err != nil {
 				r.log.Error("configuration was not reloaded; the old one stays", "file", r.path, "err", err)
@@ -39,6 +52,28 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
 			}
 			r.log.Info("configuration reloaded", "file", r.path)
 		}
+	}
+}
+
+// followPolicy takes over a policy file that has changed, if it may replace the policy in force.
+func (r *reloader) followPolicy(ctx context.Context) {
+	if _, err := os.Stat(r.running.Trust.Policy); errors.Is(err, os.ErrNotExist) {
+		return // the policy accepted last stays
+	}
+	policy, err := acceptPolicy(r.log, r.running.Trust, r.state)
+	if err != nil {
+		if text := err.Error(); text != r.refused {
+			r.log.Error("the policy file was not taken over; the policy accepted last stays", "err", err)
+			r.refused = text
+		}
+		return
+	}
+	r.refused = ""
+	if now := r.catalog.Policy(); now != nil && now.Digest() == policy.Digest() {
+		return
+	}
+	if err := r.catalog.Update(ctx, catalogInputs(r.running, policy)); err != nil && ctx.Err() == nil {
+		r.log.Error("the new policy is not in force yet", "err", err)
 	}
 }
 

@@ -44,7 +44,11 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	if err != nil {
 		return nil, fmt.Errorf("trust.policy: %s: %w", t.Policy, err)
 	}
-	policy, err := anchor.Accept(bundles, current)
+	last, err := acceptedPolicy(state.Policy())
+	if err != nil {
+		return nil, fmt.Errorf("trust.state: %w", err)
+	}
+	policy, err := anchor.Accept(bundles, current, last)
 	if err != nil {
 		return nil, fmt.Errorf("trust.policy: %s: %w", t.Policy, err)
 	}
@@ -52,7 +56,7 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 		return policy, nil
 	}
 	// The copy first: after a crash between the two, the floor still asks for a policy that is there.
-	if err := state.KeepPolicy(data); err != nil {
+	if err := state.KeepPolicy(policy.Version(), data); err != nil {
 		return nil, fmt.Errorf("trust.policy: %w", err)
 	}
 	err = state.Raise(func(f trust.Floor) trust.Floor { return f.AcceptPolicy(policy, time.Now()) })
@@ -61,6 +65,25 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	}
 	log.Info("trust policy accepted", "version", policy.Version(), "policy", policy.Digest(), "expires", policy.Expires())
 	return policy, nil
+}
+
+// acceptedPolicy reads the bundles of the policy that was accepted before, nil if there is none. It is not verified again:
+// the floor names it by its digest.
+func acceptedPolicy(data []byte, err error) (*trust.Policy, error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // none was accepted, or kept, which is no error here
+	}
+	if err != nil {
+		return nil, err
+	}
+	bundles, err := statement.ParseLines(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(bundles) == 0 {
+		return nil, errors.New("the accepted policy's file is empty")
+	}
+	return trust.ParsePolicy(bundles[0])
 }
 
 // identityConfig says where the gateway's own SVID comes from.

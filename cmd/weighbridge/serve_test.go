@@ -306,6 +306,53 @@ func TestServeReloads(t *testing.T) {
 	}
 }
 
+// TestServeFollowsPolicy replaces the policy file of a running gateway: a policy that may not is refused, one that may
+// bites within a second, and stays when the gateway starts anew with another file.
+func TestServeFollowsPolicy(t *testing.T) {
+	g := newGateway(t)
+	first := g.SignPolicy(nil)
+	old, err := os.ReadFile(g.PolicyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.start("--init-state")
+	release := g.await("release serves")["release"].(string)
+	c := g.client()
+	g.check(c, release, "I am version A.")
+
+	g.log.forget()
+	g.SignPolicy(func(d *trust.Document) { d.Version = 2 })
+	if why := g.await("the policy file was not taken over; the policy accepted last stays")["err"].(string); !strings.Contains(why, "predecessor") {
+		t.Errorf("refused because %q, want its missing predecessor", why)
+	}
+	g.check(c, release, "I am version A.")
+
+	g.log.forget()
+	begun := time.Now()
+	g.SignPolicy(func(d *trust.Document) {
+		d.Version, d.Previous = 2, first.Digest()
+		alice := d.Identities[trusttest.Alice]
+		alice.State = trust.State{Compromised: time.Now().Add(-time.Hour)}
+		d.Identities[trusttest.Alice] = alice
+		d.Roles["root"] = trust.Role{Members: []string{trusttest.Bob}}
+	})
+	g.await("release stopped: it is no longer approved")
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("the new policy took %s to bite, want at most a second", took)
+	}
+	if status, body, _ := g.ask(c); status != http.StatusServiceUnavailable {
+		t.Errorf("answer = %d %s, want 503", status, body)
+	}
+
+	g.log.forget()
+	if err := os.WriteFile(g.PolicyFile, old, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if why := g.await("the policy file was not taken over; the policy accepted last stays")["err"].(string); !strings.Contains(why, "below the accepted version 2") {
+		t.Errorf("refused because %q, want the older version", why)
+	}
+}
+
 // TestServeLeavesNoRuntimeBehind kills the gateway without warning and starts it again over what it left.
 func TestServeLeavesNoRuntimeBehind(t *testing.T) {
 	tmp := t.TempDir()

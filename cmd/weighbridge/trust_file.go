@@ -20,6 +20,7 @@ type policyFile struct {
 	APIVersion string                  `yaml:"apiVersion"` // weighbridge/v1
 	Kind       string                  `yaml:"kind"`       // TrustPolicy
 	Version    whole                   `yaml:"version"`    // strictly increasing
+	Previous   string                  `yaml:"previous"`   // the policy before: its digest, or its signed file
 	Expires    instant                 `yaml:"expires"`
 	Identities map[string]identityFile `yaml:"identities"`
 	Roles      map[string]roleFile     `yaml:"roles"`
@@ -83,6 +84,7 @@ func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document
 		Roles:      map[string]trust.Role{},
 		Channels:   map[string]trust.ChannelRules{},
 	}
+	doc.Previous = f.previous(p.Previous)
 	beside := keysBeside(path, known)
 	for name, identity := range p.Identities {
 		doc.Identities[name] = f.identity("identities."+name, identity, beside)
@@ -203,6 +205,22 @@ func (f *yamlFile) channel(path string, in channelFile) trust.ChannelRules {
 		OnLostQuorum: in.OnLostQuorum,
 		MinimumLevel: in.MinimumLevel,
 	}
+}
+
+// previous returns the digest of the policy before.
+func (f *yamlFile) previous(text string) statement.ID {
+	if text == "" {
+		return ""
+	}
+	if id, err := statement.ParseID(text); err == nil {
+		return id
+	}
+	bundles, err := readPolicyBundles(f.resolve(text))
+	if err != nil {
+		f.add("previous", "is neither the digest of a policy, sha256:…, nor a signed one: %v", err)
+		return ""
+	}
+	return bundles[0].ID()
 }
 
 // count reads a number of people: absent is the default, and none is a mistake.

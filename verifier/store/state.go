@@ -18,7 +18,7 @@ import (
 // Names in the state directory.
 const (
 	floorName  = "floor.json"
-	policyName = "policy.jsonl"
+	policyName = "policy-%d.jsonl" // by version, so that none is lost before the floor names the next
 	lockName   = "lock"
 )
 
@@ -93,14 +93,20 @@ func (s *State) Raise(raise func(trust.Floor) trust.Floor) error {
 	return nil
 }
 
-// KeepPolicy keeps the bundles of an accepted policy beside the floor, so that it no longer depends on its source.
-func (s *State) KeepPolicy(bundles []byte) error {
-	return WriteFile(filepath.Join(s.dir, policyName), bundles, 0o600)
+// KeepPolicy keeps the bundles of a policy beside the floor, so that it no longer depends on its source. It is to be
+// kept before the floor accepts it.
+func (s *State) KeepPolicy(version int64, bundles []byte) error {
+	return WriteFile(filepath.Join(s.dir, fmt.Sprintf(policyName, version)), bundles, 0o600)
 }
 
-// Policy returns the bundles kept last, or an error that is [fs.ErrNotExist] if there are none.
-func (s *State) Policy() ([]byte, error) {
-	return ReadFile(filepath.Join(s.dir, policyName), statement.MaxBundle)
+// Policy returns the bundles of the policy that the floor accepted, or an error that is [fs.ErrNotExist] if it accepted
+// none.
+func (s *State) Policy() ([]byte, error) { return AcceptedPolicy(s.dir, s.Floor()) }
+
+// AcceptedPolicy returns the bundles of the policy that a floor accepted, from the state directory that the floor lies
+// in, or an error that is [fs.ErrNotExist].
+func AcceptedPolicy(dir string, floor trust.Floor) ([]byte, error) {
+	return ReadFile(filepath.Join(dir, fmt.Sprintf(policyName, floor.PolicyVersion)), statement.MaxBundle)
 }
 
 // ReadFloor reads a floor file strictly: a floor that can't be read whole protects nothing.

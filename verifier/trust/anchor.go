@@ -3,7 +3,6 @@ package trust
 import (
 	"cmp"
 	"crypto"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -20,10 +19,13 @@ type Anchor struct {
 	Public []crypto.PublicKey
 }
 
-// Accept returns the policy in the bundles, one bundle for each signer over identical bytes, if enough of the pinned
-// keys signed it and the floor does not forbid it. current is nil where no policy was ever accepted. Whatever else it
-// returns wraps [ErrRefused]: the caller keeps the policy it has.
-func (a Anchor) Accept(bundles []*statement.Signed, current *Floor) (*Policy, error) {
+// Accept returns the policy in the bundles, one bundle for each signer over identical bytes, if those signed it who may
+// and the floor does not forbid it. Whatever else it returns wraps [ErrRefused]: the caller keeps the policy it has.
+//
+// The first policy is for enough of the pinned keys to sign. A later one is the next version, names its predecessor, and
+// is signed by the threshold of root members of both: of last, which is the policy accepted before, and of its own. A
+// policy without a role root leaves the root to the pinned keys. current and last are nil where none was ever accepted.
+func (a Anchor) Accept(bundles []*statement.Signed, current *Floor, last *Policy) (*Policy, error) {
 	pinned := slices.Compact(slices.Sorted(slices.Values(a.Keys)))
 	switch {
 	case len(pinned) == 0:
@@ -42,13 +44,67 @@ func (a Anchor) Accept(bundles []*statement.Signed, current *Floor) (*Policy, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if signed := a.signers(p, pinned, bundles); len(signed) < a.Threshold {
-		return nil, fmt.Errorf("%w: %d of %d required root keys signed it (keys of one identity count once)", ErrRefused, len(signed), a.Threshold)
+	if current == nil || current.PolicyVersion == 0 {
+		if err := a.checkPinned(p, pinned, bundles); err != nil {
+			return nil, err
+		}
+		return p, nil
 	}
-	if err := p.above(current); err != nil {
-		return nil, err
+	have := current.PolicyVersion
+	switch {
+	case p.Version() < have:
+		return nil, fmt.Errorf("%w: its version %d is below the accepted version %d", ErrRefused, p.Version(), have)
+	case p.Version() == have && p.Digest() != current.PolicyDigest:
+		return nil, fmt.Errorf("%w: it is not the version %d that was accepted (%s, not %s)", ErrRefused, have, p.Digest(), current.PolicyDigest)
+	case p.Version() == have:
+		return p, nil // these very bytes were accepted, whoever signed them since
+	case p.Version() > have+1:
+		return nil, fmt.Errorf("%w: version %d would skip version %d: accept that one first", ErrRefused, p.Version(), have+1)
+	case p.Previous() != current.PolicyDigest:
+		return nil, fmt.Errorf("%w: it does not name its predecessor: previous is %q, want %s", ErrRefused, p.Previous(), current.PolicyDigest)
+	case last == nil || last.Digest() != current.PolicyDigest:
+		return nil, fmt.Errorf("%w: the accepted version %d is not at hand, whose root members must sign the next", ErrRefused, have)
+	}
+	for _, root := range []*Policy{last, p} {
+		if _, has := root.doc.Roles[rootRole]; !has {
+			if err := a.checkPinned(p, pinned, bundles); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := root.checkRoot(bundles); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
+}
+
+// rootRole is the role whose members sign the next policy.
+const rootRole = "root"
+
+// checkPinned returns nil if enough of the pinned keys signed the policy.
+func (a Anchor) checkPinned(p *Policy, pinned []statement.KeyID, bundles []*statement.Signed) error {
+	if signed := a.signers(p, pinned, bundles); len(signed) < a.Threshold {
+		return fmt.Errorf("%w: %d of %d required root keys signed it (keys of one identity count once)", ErrRefused, len(signed), a.Threshold)
+	}
+	return nil
+}
+
+// checkRoot returns nil if enough active members of the policy's root signed.
+func (p *Policy) checkRoot(bundles []*statement.Signed) error {
+	signed := map[string]bool{}
+	for _, k := range p.keys {
+		if !p.holds(k.identity, rootRole) || !p.active(k.identity) {
+			continue
+		}
+		if slices.ContainsFunc(bundles, func(b *statement.Signed) bool { return b.VerifyKey(k.public) == nil }) {
+			signed[k.identity] = true
+		}
+	}
+	if need := p.need(Rule{Role: rootRole}); len(signed) < need {
+		return fmt.Errorf("%w: %d of the %d root members that policy version %d requires signed it", ErrRefused, len(signed), need, p.Version())
+	}
+	return nil
 }
 
 // signers returns the distinct parties behind the pinned keys that signed: an identity of the policy, or a key by
@@ -75,23 +131,4 @@ func (a Anchor) signers(p *Policy, pinned []statement.KeyID, bundles []*statemen
 		}
 	}
 	return signed
-}
-
-var errRotation = errors.New("replacing an accepted policy by a later version is not in this version of weighbridge")
-
-// above refuses a policy that would go back behind the one that was accepted.
-func (p *Policy) above(current *Floor) error {
-	if current == nil || current.PolicyVersion == 0 {
-		return nil
-	}
-	have := current.PolicyVersion
-	switch {
-	case p.Version() < have:
-		return fmt.Errorf("%w: its version %d is below the accepted version %d", ErrRefused, p.Version(), have)
-	case p.Version() > have:
-		return fmt.Errorf("%w: version %d over the accepted version %d: %w", ErrRefused, p.Version(), have, errRotation)
-	case p.Digest() != current.PolicyDigest:
-		return fmt.Errorf("%w: it is not the version %d that was accepted (%s, not %s)", ErrRefused, have, p.Digest(), current.PolicyDigest)
-	}
-	return nil
 }

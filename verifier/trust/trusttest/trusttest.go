@@ -195,7 +195,7 @@ func (w *World) SignPolicy(edit func(*trust.Document)) *trust.Policy {
 	w.check(err)
 	bundles := []*statement.Signed{w.Sign(Alice, payload), w.Sign(Bob, payload)}
 	w.check(os.WriteFile(w.PolicyFile, slices.Concat(bundles[0].Bundle(), bundles[1].Bundle()), 0o644))
-	policy, err := w.Anchor().Accept(bundles, nil)
+	policy, err := w.Anchor().Accept(bundles, nil, nil)
 	w.check(err)
 	return policy
 }
