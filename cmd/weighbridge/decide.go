@@ -53,50 +53,80 @@ type decided struct {
 	policy *trust.Policy
 }
 
-// decide reads the inputs and decides. Files in the statements directory that are no statements are reported and change
-// nothing else.
+// inputs are what a decision is made of.
+type inputs struct {
+	policy *trust.Policy
+	floor  trust.Floor
+	set    []*statement.Signed
+	now    time.Time
+}
+
+func (in inputs) decide(p *trust.Policy) trust.Decision {
+	return trust.Decide(p, in.set, in.now, in.floor)
+}
+
+// decide reads the inputs and decides.
 func (o *decideFlags) decide(s streams, what string) (decided, error) {
-	if o.server != "" {
-		return decided{}, refused(what, errors.New("this version asks no gateway; --server is not in it yet"))
-	}
-	if o.policy == "" || len(o.roots) == 0 || o.statements == "" {
-		return decided{}, fmt.Errorf("%s: --policy, --root and --statements are required", what)
-	}
-	now, err := parseTime(o.at)
-	if err != nil {
-		return decided{}, fmt.Errorf("%s: --at: %w", what, err)
-	}
-	anchor, err := o.anchor()
-	if err != nil {
-		return decided{}, fmt.Errorf("%s: %w", what, err)
-	}
-	var floor trust.Floor
-	var last *trust.Policy
-	if o.floor != "" {
-		if floor, err = store.ReadFloor(o.floor); err != nil {
-			return decided{}, fmt.Errorf("%s: %w", what, err)
-		}
-		// Beside a floor lies the policy it accepted, whose root must have signed a later one.
-		if last, err = acceptedPolicy(store.AcceptedPolicy(filepath.Dir(o.floor), floor)); err != nil {
-			return decided{}, fmt.Errorf("%s: %w", what, err)
-		}
-	}
-	bundles, err := readPolicyBundles(o.policy)
+	in, err := o.read(s, what)
 	if err != nil {
 		return decided{}, err
 	}
-	policy, err := anchor.Accept(bundles, &floor, last)
+	return decided{in.decide(in.policy), in.policy}, nil
+}
+
+// read reads the inputs. Files in the statements directory that are no statements are reported and change nothing else.
+func (o *decideFlags) read(s streams, what string) (inputs, error) {
+	in, err := o.accept(what)
 	if err != nil {
-		return decided{}, refused(o.policy, err)
+		return in, err
+	}
+	if o.statements == "" {
+		return in, fmt.Errorf("%s: --statements is required", what)
 	}
 	set, bad, err := store.ReadStatements([]string{o.statements})
 	if err != nil {
-		return decided{}, fmt.Errorf("%s: %w", what, err)
+		return in, fmt.Errorf("%s: %w", what, err)
 	}
 	for _, problem := range bad {
 		fmt.Fprintf(s.err, "weighbridge: %s: %v (skipped)\n", problem.File, problem.Err)
 	}
-	return decided{trust.Decide(policy, set, now, floor), policy}, nil
+	in.set = set
+	return in, nil
+}
+
+// accept reads all but the statements.
+func (o *decideFlags) accept(what string) (in inputs, err error) {
+	if o.server != "" {
+		return in, refused(what, errors.New("this version asks no gateway; --server is not in it yet"))
+	}
+	if o.policy == "" || len(o.roots) == 0 {
+		return in, fmt.Errorf("%s: --policy and --root are required", what)
+	}
+	if in.now, err = parseTime(o.at); err != nil {
+		return in, fmt.Errorf("%s: --at: %w", what, err)
+	}
+	anchor, err := o.anchor()
+	if err != nil {
+		return in, fmt.Errorf("%s: %w", what, err)
+	}
+	var last *trust.Policy
+	if o.floor != "" {
+		if in.floor, err = store.ReadFloor(o.floor); err != nil {
+			return in, fmt.Errorf("%s: %w", what, err)
+		}
+		// Beside a floor lies the policy it accepted, whose root must have signed a later one.
+		if last, err = acceptedPolicy(store.AcceptedPolicy(filepath.Dir(o.floor), in.floor)); err != nil {
+			return in, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	bundles, err := readPolicyBundles(o.policy)
+	if err != nil {
+		return in, err
+	}
+	if in.policy, err = anchor.Accept(bundles, &in.floor, last); err != nil {
+		return in, refused(o.policy, err)
+	}
+	return in, nil
 }
 
 func (o *decideFlags) anchor() (trust.Anchor, error) {

@@ -65,6 +65,8 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 		newReleaseCmd(notes),
 		newDecideCmd(notes),
 		newExplainCmd(notes),
+		newWhoCanCmd(notes),
+		newImpactCmd(notes),
 		newVersionCmd(s),
 	)
 	return root

@@ -26,7 +26,7 @@ func newReleaseCmd(s streams) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newReleaseCreateCmd(s), newReleaseEvaluateCmd(s), newReleaseApproveCmd(s), newReleasePublishCmd(s),
-		newReleaseRollbackCmd(s), newReleaseWithdrawCmd(s), newReleaseShowCmd(s))
+		newReleaseRollbackCmd(s), newReleaseWithdrawCmd(s), newReleaseShowCmd(s), newReleaseDiffCmd(s))
 	return cmd
 }
 
