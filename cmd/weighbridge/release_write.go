@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (o *signFlags) add(s streams, cmd *cobra.Command) {
 	f.StringVar(&o.certificate, "certificate", "", "sign as an X.509 identity (not in this version)")
 	f.StringArrayVar(&o.chain, "certificate-chain", nil, "chain of --certificate (not in this version)")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
-	f.StringVar(&o.server, "server", "", "submit to a gateway (not in this version)")
+	f.StringVar(&o.server, "server", "", "submit to a gateway by its control socket")
 }
 
 // signer checks the flags and reads the key.
@@ -49,13 +50,10 @@ func (o *signFlags) signer(what string) (*statement.Signer, error) {
 	switch {
 	case o.certificate != "" || len(o.chain) > 0:
 		return nil, refused(what, errors.New("this version signs statements with bare keys only; --certificate is not in it yet"))
-	case o.server != "":
-		return nil, withHint(refused(what, errors.New("this version does not submit statements; --server is not in it yet")),
-			"write into the gateway's statements directory by --statements")
 	case o.key == "":
 		return nil, fmt.Errorf("%s: --key is required", what)
-	case o.out == "" && o.statements == "":
-		return nil, fmt.Errorf("%s: one of --out and --statements is required", what)
+	case o.out == "" && o.statements == "" && o.server == "":
+		return nil, fmt.Errorf("%s: one of --out, --statements and --server is required", what)
 	}
 	key, err := readSigningKey(o.key, o.password)
 	if err != nil {
@@ -68,8 +66,8 @@ func (o *signFlags) signer(what string) (*statement.Signer, error) {
 	return signer, nil
 }
 
-// sign signs the payload, writes the statement, whole or not at all, and prints its id. A file that holds this statement
-// by this key already is left as it is; any other is never replaced.
+// sign signs the payload, writes the statement, whole or not at all, or submits it, and prints its id. A file that holds
+// this statement by this key already is left as it is; any other is never replaced.
 func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer, payload []byte) error {
 	bundle, err := signer.Sign(payload)
 	if err != nil {
@@ -78,6 +76,15 @@ func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer,
 	signed, err := statement.Parse(bundle)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
+	}
+	if o.server != "" {
+		res, err := submitTo(context.Background(), o.server, [][]byte{bundle}, false)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if o.out == "" && o.statements == "" {
+			return tellSubmitted(s, res, false, o.json)
+		}
 	}
 	path, err := o.file(kind, signed.ID(), signer)
 	if err != nil {

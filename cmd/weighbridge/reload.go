@@ -21,7 +21,7 @@ import (
 type reloader struct {
 	log      *slog.Logger
 	path     string
-	running  *configs.Gateway
+	running  *atomic.Pointer[configs.Gateway]
 	state    *store.State
 	rules    *atomic.Pointer[access.Policy]
 	catalog  *catalog.Catalog
@@ -32,7 +32,7 @@ type reloader struct {
 func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
 	changed := make(chan struct{}, 1)
 	// Its directory, because the file is replaced and not written.
-	wait := store.WatchStatements(ctx, []string{filepath.Dir(r.running.Trust.Policy)}, func() {
+	wait := store.WatchStatements(ctx, []string{filepath.Dir(r.running.Load().Trust.Policy)}, func() {
 		select {
 		case changed <- struct{}{}:
 		default: // a change is pending already
@@ -57,10 +57,10 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
 
 // followPolicy takes over a policy file that has changed, if it may replace the policy in force.
 func (r *reloader) followPolicy(ctx context.Context) {
-	if _, err := os.Stat(r.running.Trust.Policy); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(r.running.Load().Trust.Policy); errors.Is(err, os.ErrNotExist) {
 		return // the policy accepted last stays
 	}
-	policy, err := acceptPolicy(r.log, r.running.Trust, r.state)
+	policy, err := acceptPolicy(r.log, r.running.Load().Trust, r.state)
 	if err != nil {
 		if text := err.Error(); text != r.refused {
 			r.log.Error("the policy file was not taken over; the policy accepted last stays", "err", err)
@@ -72,7 +72,7 @@ func (r *reloader) followPolicy(ctx context.Context) {
 	if now := r.catalog.Policy(); now != nil && now.Digest() == policy.Digest() {
 		return
 	}
-	if err := r.catalog.Update(ctx, catalogInputs(r.running, policy)); err != nil && ctx.Err() == nil {
+	if err := r.catalog.Update(ctx, catalogInputs(r.running.Load(), policy)); err != nil && ctx.Err() == nil {
 		r.log.Error("the new policy is not in force yet", "err", err)
 	}
 }
@@ -83,7 +83,7 @@ func (r *reloader) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := needsRestart(r.running, next); err != nil {
+	if err := needsRestart(r.running.Load(), next); err != nil {
 		return err
 	}
 	if err := readable(next.Trust.Statements); err != nil {
@@ -105,7 +105,7 @@ func (r *reloader) reload(ctx context.Context) error {
 		return err
 	}
 	r.rules.Store(rules)
-	r.running = next
+	r.running.Store(next)
 	return nil
 }
 

@@ -152,6 +152,8 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return err
 	}
 	defer listeners.close()
+	var current atomic.Pointer[configs.Gateway]
+	current.Store(cfg)
 	g, ctx := errgroup.WithContext(ctx)
 	// Runtimes outlive the front door: they stop once its last answer is through.
 	running, stopRunning := context.WithCancel(context.WithoutCancel(ctx))
@@ -162,12 +164,12 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return gw.Serve(ctx, gateway.Listeners{GRPC: listeners.grpc, HTTP: listeners.http})
 	})
 	if listeners.control != nil {
-		g.Go(func() error { return control.Serve(running, listeners.control, cat) })
+		g.Go(func() error { return control.Serve(running, listeners.control, cat, mailbox{cat, state, &current}) })
 	}
 	if listeners.metrics != nil {
 		g.Go(func() error { return serveMetrics(running, listeners.metrics, tel.Handler()) })
 	}
-	r := reloader{log: log, path: path, running: cfg, state: state, rules: &rules, catalog: cat, identity: id}
+	r := reloader{log: log, path: path, running: &current, state: state, rules: &rules, catalog: cat, identity: id}
 	g.Go(func() error { return r.run(ctx, hangups) })
 	log.Info("gateway listens", "grpc", address(listeners.grpc), "http", address(listeners.http), "control", cfg.Listen.Control,
 		"metrics", address(listeners.metrics), "channels", len(cfg.Channels), "policy", policy.Digest())

@@ -20,13 +20,9 @@ import (
 
 // acceptPolicy reads the trust policy, from its file or as it was accepted last, and makes its acceptance durable.
 func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust.Policy, error) {
-	anchor := trust.Anchor{Threshold: int(t.Root.Threshold)}
-	for _, key := range t.Root.Keys {
-		id, err := statement.ParseKeyID(key)
-		if err != nil {
-			return nil, fmt.Errorf("trust.root.keys: %w", err)
-		}
-		anchor.Keys = append(anchor.Keys, id)
+	anchor, err := anchorOf(t)
+	if err != nil {
+		return nil, err
 	}
 	var current *trust.Floor
 	if floor := state.Floor(); floor.PolicyVersion > 0 {
@@ -65,6 +61,19 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	}
 	log.Info("trust policy accepted", "version", policy.Version(), "policy", policy.Digest(), "expires", policy.Expires())
 	return policy, nil
+}
+
+// anchorOf is what the site pins.
+func anchorOf(t configs.Trust) (trust.Anchor, error) {
+	anchor := trust.Anchor{Threshold: int(t.Root.Threshold)}
+	for _, key := range t.Root.Keys {
+		id, err := statement.ParseKeyID(key)
+		if err != nil {
+			return anchor, fmt.Errorf("trust.root.keys: %w", err)
+		}
+		anchor.Keys = append(anchor.Keys, id)
+	}
+	return anchor, nil
 }
 
 // acceptedPolicy reads the bundles of the policy that was accepted before, nil if there is none. It is not verified again:

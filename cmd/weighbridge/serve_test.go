@@ -22,6 +22,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends/backendtest"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
@@ -303,6 +304,94 @@ func TestServeReloads(t *testing.T) {
 	g.await("configuration reloaded")
 	if status, body, _ := g.ask(c); status != http.StatusForbidden {
 		t.Errorf("answer = %d %s, want 403 once no rule names the caller", status, body)
+	}
+}
+
+// TestServeTakesSubmissions brings statements to a running gateway, one by one, and asks first what they would change.
+func TestServeTakesSubmissions(t *testing.T) {
+	g := newGateway(t)
+	first := g.SignPolicy(nil)
+	g.start("--init-state")
+	g.await("release serves")
+	server := "unix:" + filepath.Join(g.Dir, "control.sock")
+	submit := func(want int, args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "weighbridge", append([]string{"submit", "--server", server}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != want {
+			t.Errorf("submit %q = %d %v, want %d:\n%s", args, code, err, want, out)
+		}
+		return string(out)
+	}
+	write := func(name string, bundles ...*statement.Signed) string {
+		t.Helper()
+		var data []byte
+		for _, b := range bundles {
+			data = append(data, b.Bundle()...)
+		}
+		path := filepath.Join(g.Dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+
+	// All that the second release needs arrives at once.
+	statements := g.Statements
+	g.Statements = t.TempDir()
+	second := g.publish("b.gguf", tinygguf.B.Sentence, 2)
+	files, err := filepath.Glob(filepath.Join(g.Statements, "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Statements = statements
+	if out := submit(0, append(files, "--dry-run")...); !strings.Contains(out, "chat: would serve "+second) {
+		t.Errorf("dry run says\n%s\nwant that chat would serve %s", out, second)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(statements, "submitted-*")); len(kept) != 0 {
+		t.Errorf("the dry run kept %q", kept)
+	}
+	g.log.forget()
+	submit(0, files...)
+	if got := g.await("release serves")["release"]; got != second {
+		t.Errorf("serves %v, want %s", got, second)
+	}
+	broken := filepath.Join(g.Dir, "broken.json")
+	if err := os.WriteFile(broken, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := submit(1, broken); !strings.Contains(out, "malformed") {
+		t.Errorf("a statement that is none: %s", out)
+	}
+
+	// A policy comes alone, and only if its root says so.
+	edit := func(d *trust.Document) {
+		d.Version, d.Previous = 2, first.Digest()
+		d.Roles["approver"] = trust.Role{Members: []string{trusttest.Alice, trusttest.Carol}}
+	}
+	doc := g.Document()
+	edit(&doc)
+	payload, err := trust.NewPolicy(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice, bob := g.Sign(trusttest.Alice, payload), g.Sign(trusttest.Bob, payload)
+	if out := submit(1, write("half.jsonl", alice)); !strings.Contains(out, "1 of the 2 root members") {
+		t.Errorf("a policy that one has signed: %s", out)
+	}
+	if out := submit(1, write("mixed.jsonl", alice, bob), files[0]); !strings.Contains(out, "submitted alone") {
+		t.Errorf("a policy among others: %s", out)
+	}
+	whole := write("whole.jsonl", alice, bob)
+	if out := submit(0, whole, "--dry-run"); !strings.Contains(out, "chat: would serve nothing (epoch 2 is pending: 1 of 2 required approvals)") {
+		t.Errorf("dry run of the policy says\n%s", out)
+	}
+	g.log.forget()
+	begun := time.Now()
+	submit(0, whole)
+	g.await("release stopped: it is no longer approved")
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("the policy took %s to bite, want at most a second", took)
 	}
 }
 

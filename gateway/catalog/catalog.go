@@ -61,7 +61,7 @@ type Catalog struct {
 	updates chan Inputs
 
 	channels atomic.Pointer[map[string]*channel] // immutable once published
-	policy   atomic.Pointer[trust.Policy]
+	shown    atomic.Pointer[Inputs]              // what Run works with
 
 	// Owned by Run.
 	inputs Inputs
@@ -115,7 +115,7 @@ func (c *Catalog) Update(ctx context.Context, in Inputs) error {
 // follow acts on one set of inputs until it is replaced, or returns nil when ctx ends.
 func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs) {
 	c.inputs = in
-	c.policy.Store(in.Policy)
+	c.shown.Store(&in)
 	c.publishChannels(ctx)
 	changed := make(chan struct{}, 1)
 	watching, stop := context.WithCancel(ctx)
@@ -319,7 +319,41 @@ func (c *Catalog) Status() map[string]Status {
 }
 
 // Policy returns the trust policy in force, nil before Run.
-func (c *Catalog) Policy() *trust.Policy { return c.policy.Load() }
+func (c *Catalog) Policy() *trust.Policy {
+	if in := c.shown.Load(); in != nil {
+		return in.Policy
+	}
+	return nil
+}
+
+// ErrNotRunning means that Run was not called yet.
+var ErrNotRunning = errors.New("the catalog does not run yet")
+
+// Preview decides by the statements as they lie there now, and again with more of them or by another policy; a nil
+// policy is the one in force. Nothing changes by it.
+func (c *Catalog) Preview(more []*statement.Signed, policy *trust.Policy) (before, after trust.Decision, err error) {
+	in := c.shown.Load()
+	if in == nil {
+		return before, after, ErrNotRunning
+	}
+	set, _, err := store.ReadStatements(in.Statements)
+	if err != nil {
+		return before, after, err
+	}
+	if policy == nil {
+		policy = in.Policy
+	}
+	now, floor := c.cfg.Now(), c.cfg.State.Floor()
+	return trust.Decide(in.Policy, set, now, floor), trust.Decide(policy, append(set, more...), now, floor), nil
+}
+
+// Statements returns the directories that Run watches, nil before it does.
+func (c *Catalog) Statements() []string {
+	if in := c.shown.Load(); in != nil {
+		return in.Statements
+	}
+	return nil
+}
 
 // Memory returns how the memory for weights is used.
 func (c *Catalog) Memory() seal.Usage { return c.cfg.Pool.Usage() }

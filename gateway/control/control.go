@@ -23,17 +23,25 @@ import (
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
 	"github.com/weighbridge/weighbridge/verifier/hostmem"
 	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // maxMessage bounds a request, in bytes.
-const maxMessage = 1 << 20
+const maxMessage = 32 << 20
 
 // A Catalog is what the control API reports on.
 type Catalog interface {
 	Status() map[string]catalog.Status
 	Policy() *trust.Policy // nil before there is one
 	Memory() seal.Usage
+}
+
+// A Mailbox takes statements in.
+type Mailbox interface {
+	// Submit puts statements where the gateway finds them, unless it is only asked what they would change. It returns the
+	// decision without and with them. Its error is written for an operator, and nothing was taken in then.
+	Submit(ctx context.Context, bundles []*statement.Signed, dryRun bool) (before, after trust.Decision, err error)
 }
 
 // Listen opens the operators' socket, readable by this user alone. A socket left by a gateway that was killed is
@@ -74,9 +82,9 @@ type socket struct {
 func (s *socket) Close() error { return errors.Join(s.Listener.Close(), os.Remove(s.path)) }
 
 // Serve answers operators until ctx ends. It closes the listener.
-func Serve(ctx context.Context, l net.Listener, c Catalog) error {
+func Serve(ctx context.Context, l net.Listener, c Catalog, m Mailbox) error {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
-	controlv1.RegisterControlServer(s, &server{catalog: c})
+	controlv1.RegisterControlServer(s, &server{catalog: c, mailbox: m})
 	stopped := context.AfterFunc(ctx, s.Stop) // answers take no time: nothing is worth draining
 	defer stopped()
 	if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -88,6 +96,7 @@ func Serve(ctx context.Context, l net.Listener, c Catalog) error {
 type server struct {
 	controlv1.UnimplementedControlServer
 	catalog Catalog
+	mailbox Mailbox
 }
 
 // Status implements the Control service.

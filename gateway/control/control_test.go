@@ -2,19 +2,24 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/control"
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
 	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
@@ -30,7 +35,27 @@ func (fixed) Status() map[string]catalog.Status {
 
 func (fixed) Memory() seal.Usage { return seal.Usage{Limit: 8, InUse: 4, Warm: 2} }
 
+// nobody refuses what is submitted, and says what it was.
+type nobody struct{}
+
+func (nobody) Submit(_ context.Context, bundles []*statement.Signed, dryRun bool) (before, after trust.Decision, err error) {
+	if !dryRun {
+		return before, after, errors.New("nobody takes it")
+	}
+	after.Channels = map[string]trust.Channel{"chat": {Serve: bundles[0].ID()}}
+	return before, after, nil
+}
+
 func (f fixed) Policy() *trust.Policy { return f.policy }
+
+func approvalPayload(t *testing.T) []byte {
+	t.Helper()
+	payload, err := trust.NewApproval(statement.ID("sha256:"+strings.Repeat("0", 64)), trust.Approval{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return payload
+}
 
 func TestStatus(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
@@ -44,7 +69,7 @@ func TestStatus(t *testing.T) {
 	policy := trusttest.New(t).SignPolicy(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- control.Serve(ctx, l, fixed{policy}) }()
+	go func() { done <- control.Serve(ctx, l, fixed{policy}, nobody{}) }()
 
 	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -79,6 +104,26 @@ func TestStatus(t *testing.T) {
 	one, err := client.Status(ctx, &controlv1.StatusRequest{Channels: []string{"chat"}})
 	if err != nil || len(one.GetChannels()) != 1 {
 		t.Errorf("Status(chat) = %v, %v, want it alone", one, err)
+	}
+
+	bundle := trusttest.New(t).Sign(trusttest.Alice, approvalPayload(t)).Bundle()
+	for _, tt := range []struct {
+		req  *controlv1.SubmitRequest
+		want codes.Code
+	}{
+		{&controlv1.SubmitRequest{}, codes.InvalidArgument},
+		{&controlv1.SubmitRequest{Bundles: make([][]byte, 1001)}, codes.InvalidArgument},
+		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle, []byte("{}")}}, codes.InvalidArgument},
+		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle}}, codes.FailedPrecondition},
+		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle}, DryRun: true}, codes.OK},
+	} {
+		res, err := client.Submit(ctx, tt.req)
+		if status.Code(err) != tt.want {
+			t.Errorf("Submit of %d statements = %v, want %v", len(tt.req.GetBundles()), err, tt.want)
+		}
+		if err == nil && (len(res.GetStatements()) != 1 || res.GetChannels()["chat"].GetAfter() != res.GetStatements()[0]) {
+			t.Errorf("Submit = %v, want the statement, and what it changes", res)
+		}
 	}
 
 	if _, err := control.Listen(t.Context(), path); err == nil {

@@ -89,6 +89,180 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
+// SubmitRequest carries statements.
+type SubmitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sigstore bundles in JSON, one statement and one signature each. Bundles of a policy come alone, all of them at once.
+	Bundles [][]byte `protobuf:"bytes,1,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	// Whether only to say what would change.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRequest) Reset() {
+	*x = SubmitRequest{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRequest) ProtoMessage() {}
+
+func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRequest) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SubmitRequest) GetBundles() [][]byte {
+	if x != nil {
+		return x.Bundles
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// SubmitResponse says what became of it.
+type SubmitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ids of the statements, "sha256:…", in the order of the request.
+	Statements []string `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	// What each channel may serve without and with them, by name.
+	Channels      map[string]*Change `protobuf:"bytes,2,rep,name=channels,proto3" json:"channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitResponse) Reset() {
+	*x = SubmitResponse{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitResponse) ProtoMessage() {}
+
+func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
+func (*SubmitResponse) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SubmitResponse) GetStatements() []string {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *SubmitResponse) GetChannels() map[string]*Change {
+	if x != nil {
+		return x.Channels
+	}
+	return nil
+}
+
+// Change is what statements change for a channel.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The release before, "sha256:…"; empty if nothing was to be served.
+	Before string `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	// The release after.
+	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Why nothing, or nothing newer, is served after; empty if there is nothing to say.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Change) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *Change) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *Change) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // WatchRequest asks for the events of all channels, or of some.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -100,7 +274,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -112,7 +286,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -125,7 +299,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WatchRequest) GetChannels() []string {
@@ -150,7 +324,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +336,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +349,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchResponse) GetTime() *timestamppb.Timestamp {
@@ -210,7 +384,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +396,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +409,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StatusRequest) GetChannels() []string {
@@ -260,7 +434,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +446,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +459,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatusResponse) GetChannels() map[string]*Channel {
@@ -330,7 +504,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +516,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +529,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Memory) GetLimit() int64 {
@@ -421,7 +595,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +607,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +620,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Load) GetRelease() string {
@@ -506,7 +680,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +692,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +705,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Policy) GetVersion() int64 {
@@ -588,7 +762,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +774,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +787,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Channel) GetRelease() string {
@@ -704,7 +878,22 @@ var File_weighbridge_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
+	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n" +
+	"\rSubmitRequest\x12\x18\n" +
+	"\abundles\x18\x01 \x03(\fR\abundles\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xdf\x01\n" +
+	"\x0eSubmitResponse\x12\x1e\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\tR\n" +
+	"statements\x12P\n" +
+	"\bchannels\x18\x02 \x03(\v24.weighbridge.control.v1.SubmitResponse.ChannelsEntryR\bchannels\x1a[\n" +
+	"\rChannelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
+	"\x05value\x18\x02 \x01(\v2\x1e.weighbridge.control.v1.ChangeR\x05value:\x028\x01\"H\n" +
+	"\x06Change\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"*\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bchannels\x18\x01 \x03(\tR\bchannels\"\x8e\x01\n" +
 	"\rWatchResponse\x12.\n" +
@@ -760,10 +949,11 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\rSTATE_LOADING\x10\x02\x12\x0f\n" +
 	"\vSTATE_READY\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x052\xba\x01\n" +
+	"\fSTATE_FAILED\x10\x052\x93\x02\n" +
 	"\aControl\x12W\n" +
 	"\x06Status\x12%.weighbridge.control.v1.StatusRequest\x1a&.weighbridge.control.v1.StatusResponse\x12V\n" +
-	"\x05Watch\x12$.weighbridge.control.v1.WatchRequest\x1a%.weighbridge.control.v1.WatchResponse0\x01BKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
+	"\x05Watch\x12$.weighbridge.control.v1.WatchRequest\x1a%.weighbridge.control.v1.WatchResponse0\x01\x12W\n" +
+	"\x06Submit\x12%.weighbridge.control.v1.SubmitRequest\x1a&.weighbridge.control.v1.SubmitResponseBKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
 
 var (
 	file_weighbridge_control_v1_control_proto_rawDescOnce sync.Once
@@ -778,40 +968,48 @@ func file_weighbridge_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_weighbridge_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(State)(0),                    // 0: weighbridge.control.v1.State
-	(*WatchRequest)(nil),          // 1: weighbridge.control.v1.WatchRequest
-	(*WatchResponse)(nil),         // 2: weighbridge.control.v1.WatchResponse
-	(*StatusRequest)(nil),         // 3: weighbridge.control.v1.StatusRequest
-	(*StatusResponse)(nil),        // 4: weighbridge.control.v1.StatusResponse
-	(*Memory)(nil),                // 5: weighbridge.control.v1.Memory
-	(*Load)(nil),                  // 6: weighbridge.control.v1.Load
-	(*Policy)(nil),                // 7: weighbridge.control.v1.Policy
-	(*Channel)(nil),               // 8: weighbridge.control.v1.Channel
-	nil,                           // 9: weighbridge.control.v1.StatusResponse.ChannelsEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*SubmitRequest)(nil),         // 1: weighbridge.control.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 2: weighbridge.control.v1.SubmitResponse
+	(*Change)(nil),                // 3: weighbridge.control.v1.Change
+	(*WatchRequest)(nil),          // 4: weighbridge.control.v1.WatchRequest
+	(*WatchResponse)(nil),         // 5: weighbridge.control.v1.WatchResponse
+	(*StatusRequest)(nil),         // 6: weighbridge.control.v1.StatusRequest
+	(*StatusResponse)(nil),        // 7: weighbridge.control.v1.StatusResponse
+	(*Memory)(nil),                // 8: weighbridge.control.v1.Memory
+	(*Load)(nil),                  // 9: weighbridge.control.v1.Load
+	(*Policy)(nil),                // 10: weighbridge.control.v1.Policy
+	(*Channel)(nil),               // 11: weighbridge.control.v1.Channel
+	nil,                           // 12: weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	nil,                           // 13: weighbridge.control.v1.StatusResponse.ChannelsEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_weighbridge_control_v1_control_proto_depIdxs = []int32{
-	10, // 0: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 1: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
-	9,  // 2: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
-	7,  // 3: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
-	5,  // 4: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
-	10, // 5: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
-	0,  // 6: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
-	10, // 7: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
-	6,  // 8: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
-	8,  // 9: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
-	3,  // 10: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
-	1,  // 11: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
-	4,  // 12: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
-	2,  // 13: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 0: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	14, // 1: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	11, // 2: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
+	13, // 3: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
+	10, // 4: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
+	8,  // 5: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
+	14, // 6: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
+	0,  // 7: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
+	14, // 8: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
+	9,  // 9: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
+	3,  // 10: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
+	11, // 11: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
+	6,  // 12: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
+	4,  // 13: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
+	1,  // 14: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
+	7,  // 15: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
+	5,  // 16: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
+	2,  // 17: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_weighbridge_control_v1_control_proto_init() }
@@ -825,7 +1023,7 @@ func file_weighbridge_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weighbridge_control_v1_control_proto_rawDesc), len(file_weighbridge_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
