@@ -108,11 +108,16 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	}
 	defer key.Close()
 
-	files := []*os.File{key}
+	files, templatePath := []*os.File{key}, ""
+	if p.template != nil {
+		templatePath = process.Path(len(files))
+		files = append(files, p.template)
+	}
 	modelPath, links := process.Path(len(files)), map[string]int{}
 	if len(p.names) > 1 { // which llama.cpp finds by the first one's name
 		modelPath = "./" + path.Join(modelDir, path.Base(p.names[0]))
 	}
+	var weights []*os.File
 	for _, n := range p.names { // each launch looks at the seals again
 		f, err := p.weights.Dup(n)
 		if err != nil {
@@ -120,23 +125,21 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 		}
 		defer f.Close()
 		if len(p.names) > 1 {
-			links[path.Join(modelDir, path.Base(n))] = len(files)
+			links[path.Join(modelDir, path.Base(n))] = len(files) + len(weights)
 		}
-		files = append(files, f)
-	}
-	templatePath := ""
-	if p.template != nil {
-		templatePath = process.Path(len(files))
-		files = append(files, p.template)
+		weights = append(weights, f)
 	}
 	loadMode := loadByMap
+	var lent []*os.File
 	if cfg.GiveBack {
-		loadMode, l.giveBack = loadByCopy, p.weights
+		loadMode, l.giveBack, lent = loadByCopy, p.weights, weights
+	} else {
+		files = append(files, weights...)
 	}
 	l.proc, err = process.Start(process.Config{
 		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
 		Args:  commandLine(p.args, loadMode, modelPath, process.Path(0), templatePath),
-		Files: files, Links: links, Lend: cfg.GiveBack,
+		Files: files, Lent: lent, Links: links,
 	})
 	if err != nil {
 		return nil, err

@@ -25,10 +25,12 @@ func TestLend(t *testing.T) {
 	for _, content := range []string{"first", "second"} {
 		files = append(files, memoryFile(t, "lent-"+content, content))
 	}
+	own := memoryFile(t, "own", "mine")
+	defer own.Close()
 	lines := newLineLog()
 	p, err := process.Start(process.Config{
-		Exec: executable, Name: standin, Args: []string{"borrow", process.Path(0), "names/two"}, Files: files,
-		Dir: t.TempDir(), Log: lines.logger(), Links: map[string]int{"names/two": 1}, Lend: true,
+		Exec: executable, Name: standin, Args: []string{"borrow", process.Path(0), process.Path(1), "names/two"},
+		Files: []*os.File{own}, Lent: files, Dir: t.TempDir(), Log: lines.logger(), Links: map[string]int{"names/two": 2},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -37,11 +39,14 @@ func TestLend(t *testing.T) {
 	for _, f := range files {
 		f.Close()
 	}
-	for _, want := range []string{"first <nil>", "second <nil>", "[0 1 2]"} {
+	for _, want := range []string{"mine <nil>", "first <nil>", "second <nil>", "[0 1 2 3]"} {
 		lines.waitFor(t, want)
 	}
 	if got := holders(t, "lent-"); len(got) != 2 || slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, fmt.Sprint(p.PID(), " ")) }) {
 		t.Errorf("the files are held by %q, want one other process than %d to hold both", got, p.PID())
+	}
+	if got := holders(t, "own"); len(got) != 2 { // this test, and the child
+		t.Errorf("the child's own file is held by %q, want nobody beside it", got)
 	}
 	p.TakeBack()
 	p.TakeBack()
@@ -74,7 +79,7 @@ func TestLenderAndChildEndTogether(t *testing.T) {
 		t.Run(victim, func(t *testing.T) {
 			executable := copyOfSelf()
 			defer executable.Close()
-			p, err := process.Start(process.Config{Exec: executable, Name: standin, Args: []string{"quiet"}, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Lend: true})
+			p, err := process.Start(process.Config{Exec: executable, Name: standin, Args: []string{"quiet"}, Lent: []*os.File{executable}, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,14 +103,20 @@ func TestLenderAndChildEndTogether(t *testing.T) {
 			if err := p.Err(); victim == "child" && !strings.Contains(err.Error(), "137") { // 128 and SIGKILL
 				t.Errorf("Err() = %v, want exit status 137", err)
 			}
-			if !ended(child) {
-				t.Error("the child is still there")
+			if fds := []unix.PollFd{{Fd: int32(child), Events: unix.POLLIN}}; !polled(fds) {
+				t.Error("the child is still there when Done is closed")
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			p.Stop(ctx)
 		})
 	}
+}
+
+// polled reports whether a descriptor is ready this moment.
+func polled(fds []unix.PollFd) bool {
+	n, _ := unix.Poll(fds, 0)
+	return n == 1
 }
 
 func parentOf(t *testing.T, pid int) (parent int) {

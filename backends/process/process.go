@@ -17,7 +17,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,20 +59,22 @@ type Config struct {
 	Dir   string       // its working directory, the only one in which it may make anything, and only sockets
 	Log   *slog.Logger // gets what it writes, line by line, at Debug
 
-	// Links are symbolic links that are made in Dir before the child starts, each to one of Files by its index.
+	// Lent are files that the child does not hold itself: a process beside it, in the same sandbox, does, until
+	// [Process.TakeBack]. The child opens them by Links, and by arguments that are their Path, counted on from Files; it
+	// keeps open what it opened so. Until then every process of this user may open them too, but write to none.
+	Lent []*os.File
+	// Links are symbolic links that are made in Dir before the child starts, each to one of Files or Lent by its Path's
+	// index.
 	Links map[string]int
-	// Lend keeps Files out of the child's own hands: a process beside it, in the same sandbox, holds them until
-	// [Process.TakeBack]. The child opens them by Links and by arguments that are Path(i), and keeps open what it
-	// opened so.
-	Lend bool
 }
 
 // A Process is one running child, or one that has ended.
 type Process struct {
 	cmd     *exec.Cmd
 	pid     int // of the runtime itself
+	runtime int // pidfd of the runtime, if that is not our own child; else -1
 	sandbox backends.Sandbox
-	lent    *os.File // closed to take Files back; nil if they were not lent
+	lent    *os.File // closed to take Lent back; nil if nothing was lent
 	out     *output
 	done    chan struct{}
 	err     error // why it ended; written before done is closed
@@ -81,7 +85,7 @@ func Start(c Config) (*Process, error) {
 	if c.Exec == nil || c.Log == nil || c.Dir == "" {
 		return nil, errors.New("start child process: executable, directory and log are required")
 	}
-	p := &Process{out: newOutput(c.Log), done: make(chan struct{})}
+	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1}
 	started := make(chan error, 1)
 	go p.run(c, started)
 	if err := <-started; err != nil {
@@ -106,6 +110,9 @@ func (p *Process) run(c Config, started chan<- error) {
 	rep, err := readReport(report)
 	report.Close()
 	p.sandbox, p.pid = rep.level(), rep.PID
+	if err == nil && p.lent != nil {
+		p.runtime, err = openChildOf(p.cmd.Process.Pid, rep.PID)
+	}
 	if err != nil {
 		_ = p.cmd.Process.Kill() // it may have ended
 	} else {
@@ -117,11 +124,32 @@ func (p *Process) run(c Config, started chan<- error) {
 	}
 }
 
-// launch forks. It returns the pipe in which the child says how it is confined, and which its exec closes.
-func (p *Process) launch(c Config) (report *os.File, err error) {
-	report, reportW, err := os.Pipe()
+// openChildOf returns a pidfd of a process that is a child of another. A number that is another process's by now, whoever
+// said it, is an error: what a pidfd is of gets killed.
+func openChildOf(parent, pid int) (int, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil, fmt.Errorf("make report pipe: %w", err)
+		return -1, fmt.Errorf("find the runtime's process: %w", os.NewSyscallError("pidfd_open", err))
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err == nil {
+		_, rest, _ := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
+		if fields := strings.Fields(rest); len(fields) < 2 || fields[1] != strconv.Itoa(parent) {
+			err = fmt.Errorf("process %d is no child of %d", pid, parent)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("find the runtime's process: %w", err)
+	}
+	return fd, nil
+}
+
+// launch forks. It returns the socket on which the child says how it is confined, and which its exec closes.
+func (p *Process) launch(c Config) (_ *os.File, err error) {
+	report, reportW, err := socketPair("report")
+	if err != nil {
+		return nil, err
 	}
 	defer reportW.Close()
 	outR, outW, err := os.Pipe()
@@ -132,6 +160,7 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 	defer outW.Close()
 	defer func() {
 		if err != nil {
+			p.TakeBack()
 			err = errors.Join(err, report.Close(), outR.Close())
 		}
 	}()
@@ -141,7 +170,7 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 		self = "/proc/self/exe"
 	}
 	spec, err := json.Marshal(sandboxSpec{
-		Parent: os.Getpid(), Files: len(c.Files), Dir: c.Dir, Links: c.Links, Lend: c.Lend, Args: append([]string{c.Name}, c.Args...),
+		Parent: os.Getpid(), Files: len(c.Files), Lent: len(c.Lent), Dir: c.Dir, Links: c.Links, Args: append([]string{c.Name}, c.Args...),
 	})
 	if err != nil {
 		return nil, err
@@ -151,14 +180,14 @@ func (p *Process) launch(c Config) (report *os.File, err error) {
 	p.cmd.Dir = c.Dir
 	p.cmd.Env = []string{} // not nil, which would be ours: nothing may change how the child is confined
 	p.cmd.Stdout, p.cmd.Stderr = outW, outW
-	p.cmd.ExtraFiles = append(append([]*os.File{}, c.Files...), c.Exec, reportW)
-	if c.Lend {
-		var lentR *os.File
-		if lentR, p.lent, err = os.Pipe(); err != nil {
-			return nil, fmt.Errorf("make pipe to lend files by: %w", err)
+	p.cmd.ExtraFiles = slices.Concat(c.Files, c.Lent, []*os.File{c.Exec, reportW})
+	if len(c.Lent) > 0 {
+		var until *os.File
+		if p.lent, until, err = socketPair("until"); err != nil {
+			return nil, err
 		}
-		defer lentR.Close()
-		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, lentR)
+		defer until.Close()
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, until)
 	}
 	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -179,7 +208,7 @@ func readReport(r *os.File) (rep sandboxReport, err error) {
 		return rep, fmt.Errorf("wait for the sandbox: %w", err)
 	}
 	if err := json.Unmarshal(data, &rep); err != nil {
-		return rep, errors.New("the child ended before it was confined")
+		return rep, fmt.Errorf("the child ended before it was confined: %w", err)
 	}
 	if rep.Error != "" {
 		return rep, errors.New(rep.Error)
@@ -198,8 +227,36 @@ func (p *Process) wait() {
 	if p.err == nil {
 		p.err = errors.New("exit status 0")
 	}
+	if p.runtime >= 0 {
+		killAndWait(p.runtime)
+	}
 	p.TakeBack()
 	p.out.finish()
+}
+
+// killAndWait ends the process of a pidfd, which is not our child, and closes it when that is gone.
+func killAndWait(pidfd int) {
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it may have ended
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR { //nolint:errorlint // a system call's own number
+			break
+		}
+	}
+	unix.Close(pidfd)
+}
+
+// socketPair returns two ends of a socket, the first one ours. The runtime can open what lends files to it by the
+// descriptors in /proc, but no socket.
+func socketPair(name string) (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket %s: %w", name, os.NewSyscallError("socketpair", err))
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that waiting for it can have a limit
+		return nil, nil, errors.Join(fmt.Errorf("make socket %s: %w", name, err), unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
 }
 
 // TakeBack closes files that were lent, soon after it returns: but for what the child has opened itself they are gone

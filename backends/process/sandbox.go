@@ -31,20 +31,27 @@ const exitSandbox = 126
 // A sandboxSpec is the one argument of SandboxCommand.
 type sandboxSpec struct {
 	Parent int      `json:"parent"` // the process that started this one; if another is found, it has died
-	Files  int      `json:"files"`  // how many descriptors follow; after them come the executable, the report pipe and, to lend, one more
+	Files  int      `json:"files"`  // how many descriptors the runtime inherits; what is behind them, see the methods
 	Dir    string   `json:"dir"`
 	Args   []string `json:"args"` // from argv[0] on
 
+	Lent  int            `json:"lent,omitzero"` // how many descriptors behind those are lent
 	Links map[string]int `json:"links,omitzero"`
-	Lend  bool           `json:"lend,omitzero"`
 }
+
+// Descriptors behind those of the files.
+func (s sandboxSpec) executable() int { return FirstFile + s.Files + s.Lent }
+func (s sandboxSpec) report() int     { return s.executable() + 1 }
+func (s sandboxSpec) until() int      { return s.executable() + 2 } // only where files are lent; it ends with the loan
 
 // A sandboxReport is what the child says before its last exec.
 type sandboxReport struct {
-	PID      int    `json:"pid"`      // of the runtime
-	Landlock int    `json:"landlock"` // the ABI that was applied; 0: none
-	Seccomp  bool   `json:"seccomp"`
-	Error    string `json:"error,omitzero"`
+	PID      int  `json:"pid"`      // of the runtime
+	Landlock int  `json:"landlock"` // the ABI that was applied; 0: none
+	Seccomp  bool `json:"seccomp"`
+	// NoSeccomp says why there is no filter.
+	NoSeccomp string `json:"noSeccomp,omitzero"`
+	Error     string `json:"error,omitzero"`
 }
 
 // level names what a kernel that lacks something leaves open. Sockets are confined twice, by seccomp and by Landlock,
@@ -63,6 +70,9 @@ func (r sandboxReport) level() backends.Sandbox {
 	lacks(!r.Seccomp && r.Landlock < 4, "no seccomp filter: it can use the network")
 	lacks(!r.Seccomp && r.Landlock >= 4 && r.Landlock < 10, "no seccomp filter: it can send datagrams and reach local sockets")
 	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
+	if r.NoSeccomp != "" {
+		missing = append(missing, r.NoSeccomp)
+	}
 	switch {
 	case len(missing) == 0:
 		return backends.Sandbox{Level: backends.SandboxFull}
@@ -102,14 +112,13 @@ func runSandboxed(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &spec, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("read sandbox specification: %w", err)
 	}
-	if spec.Files < 0 || spec.Dir == "" || len(spec.Args) == 0 {
+	if spec.Files < 0 || spec.Lent < 0 || spec.Dir == "" || len(spec.Args) == 0 {
 		return errors.New("read sandbox specification: a field is missing")
 	}
-	executable := FirstFile + spec.Files
-	report := os.NewFile(uintptr(executable+1), "report")
+	executable, report := spec.executable(), os.NewFile(uintptr(spec.report()), "report")
 	rep, err := confine(spec, executable)
-	if err == nil && spec.Lend {
-		return lend(spec, executable, report, rep)
+	if err == nil && spec.Lent > 0 {
+		return lend(spec, report, rep)
 	}
 	if err != nil {
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
@@ -131,7 +140,7 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 		return rep, err
 	}
 	for name, i := range spec.Links {
-		if err := link(name, i, spec.Lend); err != nil {
+		if err := spec.link(name, i); err != nil {
 			return rep, err
 		}
 	}
@@ -150,11 +159,15 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	if err := hideMemory(executable); err != nil {
 		return rep, err
 	}
-	if rep.Landlock, err = restrictFiles(spec.Dir, loader, spec.Files); err != nil {
+	if rep.Landlock, err = restrictFiles(spec.Dir, loader, spec.Files+spec.Lent); err != nil {
 		return rep, err
 	}
-	// Best effort: the report says if the kernel has no filter.
-	rep.Seccomp = restrictCalls() == nil
+	// Best effort: the report says if the kernel has no filter, and why.
+	if err := restrictCalls(); err != nil {
+		rep.NoSeccomp = err.Error()
+	} else {
+		rep.Seccomp = true
+	}
 	return rep, nil
 }
 

@@ -64,6 +64,16 @@ func program(arch uint32) []unix.SockFilter {
 	add(when(unix.BPF_JGE, x32Bit, refuse(unix.ENOSYS))...)
 	add(when(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS))...)
 	add(when(unix.BPF_JEQ, unix.SYS_CONNECT, refuse(unix.EACCES))...)
+	// It stays in the group, and under the signal, by which it is ended.
+	add(when(unix.BPF_JEQ, unix.SYS_SETSID, refuse(unix.EPERM))...)
+	add(when(unix.BPF_JEQ, unix.SYS_SETPGID, refuse(unix.EPERM))...)
+	signal := []unix.SockFilter{load(dataArg0)}
+	signal = append(signal, unless(unix.PR_SET_PDEATHSIG, ret(unix.SECCOMP_RET_ALLOW))...)
+	signal = append(signal, load(dataArg1))
+	signal = append(signal, unless(uint32(unix.SIGKILL), refuse(unix.EPERM))...)
+	signal = append(signal, ret(unix.SECCOMP_RET_ALLOW))
+	add(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PRCTL, Jt: 0, Jf: uint8(len(signal))})
+	add(signal...)
 	add(unless(unix.SYS_SOCKET, ret(unix.SECCOMP_RET_ALLOW))...)
 	add(load(dataArg0))
 	add(unless(unix.AF_UNIX, refuse(unix.EACCES))...)

@@ -123,6 +123,9 @@ func probe(outside, socket string) probed {
 	try("listen tcp", func() error { _, err := net.Listen("tcp", "127.0.0.1:0"); return err }())
 	try("open a raw socket", func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err }())
 	try("open a netlink socket", func() error { _, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0); return err }())
+	try("leave its process group", unix.Setpgid(0, 0))
+	try("leave its session", func() error { _, err := unix.Setsid(); return err }())
+	try("outlive its parent", unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0))
 	try("signal the parent", syscall.Kill(os.Getppid(), 0))
 	try("trace the parent", unix.PtraceAttach(os.Getppid()))
 	try("read the parent's memory", func() error {
