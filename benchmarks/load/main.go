@@ -2,8 +2,8 @@
 // by llama-server alone, which verifies none.
 //
 // The one rule: every case starts the programs that users start, as they start them, and is timed from outside. When
-// this program ends, however it ends, it leaves no process, no file and no setting behind but the model, which is kept
-// for the next time.
+// this program ends, also by a signal that can be caught, it leaves no process, no file and no setting behind but the
+// model, which is kept for the next time.
 //
 // It is run from the repository's root, by make bench-load. The environment says what differs from the default:
 // ROUNDS=n for other than 7 rounds, LAYERS=n for a smaller model (34 layers are 4.1 GB), SMALL=1 to measure also without

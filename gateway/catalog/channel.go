@@ -24,6 +24,10 @@ const (
 	// memory short), but verifying gigabytes again and again would hurt what serves.
 	firstRetry = 2 * time.Second
 	lastRetry  = 5 * time.Minute
+	// steady is how long a runtime must have served for its failure not to count with those before.
+	steady = time.Minute
+	// maxShift keeps the doubling of firstRetry within lastRetry.
+	maxShift = 16
 	// checkEvery is how often a runtime is looked at for having failed for good.
 	checkEvery = time.Second
 )
@@ -52,10 +56,14 @@ type channel struct {
 	draining int
 
 	// Owned by run.
-	wanted  target
-	retry   *time.Timer
-	wait    time.Duration // before the next retry; 0: nothing failed
-	retired sync.WaitGroup
+	wanted target
+	retry  *time.Timer
+	wait   time.Duration // before the next retry; 0: nothing failed
+
+	failed   *running // the last whose runtime failed for good
+	failures int      // of runtimes, each soon after the one before
+	reviveAt time.Time
+	retired  sync.WaitGroup
 }
 
 func newChannel(c *Catalog, name string, stop context.CancelFunc) *channel {
@@ -156,10 +164,32 @@ func (ch *channel) step(ctx context.Context) error {
 	case r == nil || r.release != d.Serve:
 		return ch.load(ctx)
 	case r.backend.Status().State == backends.Failed:
-		return ch.restart(ctx, r)
+		if ch.mayRevive(r) {
+			return ch.restart(ctx, r)
+		}
+		return nil // checkEvery asks again
 	default:
 		return ch.commit(r)
 	}
+}
+
+// mayRevive reports whether a runtime that failed for good may be brought up again by now. One that fails soon after it
+// was brought up waits, each time for longer: bringing it up may take reading gigabytes, which hurts what serves.
+func (ch *channel) mayRevive(failed *running) bool {
+	now := ch.c.cfg.Now()
+	if failed != ch.failed {
+		ch.failed = failed
+		if ch.failures++; now.Sub(failed.since) >= steady {
+			ch.failures = 1
+		}
+		ch.reviveAt = now
+		if ch.failures > 1 {
+			ch.reviveAt = now.Add(min(firstRetry<<min(ch.failures-2, maxShift), lastRetry))
+		}
+		ch.c.cfg.Log.Warn("runtime failed for good", "channel", ch.name, "release", failed.release, "failures", ch.failures,
+			"again", ch.reviveAt.Sub(now))
+	}
+	return !now.Before(ch.reviveAt)
 }
 
 func firstLine(err error) string {
@@ -261,13 +291,21 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 	fresh.loadTime = failed.loadTime
 	fresh.epoch.Store(failed.epoch.Load())
 	fresh.publication.Store(failed.publication.Load())
+	if err := ch.commit(fresh); err != nil {
+		fresh.discard()
+		return err
+	}
 	ch.replace(fresh, 0)
-	return ch.commit(fresh)
+	return nil
 }
 
-// commit makes the publication that r serves by durable. Nothing switches before this returns nil.
+// commit makes the publication that r serves by durable. Nothing switches before this returns nil. Meanwhile the newest
+// word may have become another: what it does not allow is not committed.
 func (ch *channel) commit(r *running) error {
 	d, policy, now := ch.wanted.decision, ch.wanted.policy, ch.c.cfg.Now()
+	if r.release != d.Serve || !d.AcceptsLevel(string(r.weights.Level())) {
+		return errSuperseded
+	}
 	if r.epoch.Load() != d.Epoch {
 		err := ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
 		if err != nil {

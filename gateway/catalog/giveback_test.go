@@ -40,6 +40,17 @@ func TestWeightsAreGivenBack(t *testing.T) {
 	})
 	s.check(a, "I am version A.")
 	noneHeld(t, s)
+
+	// One that dies again soon is not read again at once: that would be for ever.
+	again := s.until("a process", func(st catalog.Status) bool { return st.PID != 0 }).PID
+	killed := time.Now()
+	if err := syscall.Kill(again, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.until("a third runtime", func(st catalog.Status) bool { return st.State == catalog.StateReady && st.PID != 0 && st.PID != again })
+	if took := time.Since(killed); took < 2*time.Second {
+		t.Errorf("the third runtime came after %s, want a pause of two seconds", took)
+	}
 }
 
 // parentOf returns the number of a process's parent, which lends the runtime its files.

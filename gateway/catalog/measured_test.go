@@ -1,15 +1,19 @@
 package catalog_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -67,6 +71,44 @@ func (s *site) overwrite(name string, c tinygguf.Config) {
 	if err := errors.Join(tinygguf.Write(f, c), f.Close()); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// gated is a backend whose start waits.
+type gated struct {
+	backends.Backend
+	starts, open chan struct{}
+}
+
+func (g gated) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
+	g.starts <- struct{}{}
+	<-g.open
+	return g.Backend.Start(ctx, w, spec)
+}
+
+// A policy that asks for more than what is being brought up gives keeps it from serving at all.
+func TestLevelIsRaisedMeanwhile(t *testing.T) {
+	s := newWorld(t)
+	s.policy = s.SignPolicy(func(p *trust.Document) { setLevel(p, "measured") })
+	gate := gated{starts: make(chan struct{}), open: make(chan struct{})}
+	plain := s.backend
+	s.backend = func(kind string) (backends.Backend, error) {
+		b, err := plain(kind)
+		return gated{b, gate.starts, gate.open}, err
+	}
+	s.start(small)
+	s.release("a.gguf", 1, nil)
+	<-gate.starts
+	s.policy = s.SignPolicy(func(p *trust.Document) { setLevel(p, "sealed") })
+	if err := s.cat.Update(t.Context(), s.inputs()); err != nil {
+		t.Fatal(err)
+	}
+	close(gate.open)
+	s.within(5*time.Second, "a refusal", func(st catalog.Status) bool {
+		if st.Release != "" {
+			t.Errorf("level %s serves where the policy wants sealed", st.Level)
+		}
+		return st.State == catalog.StateFailed && strings.Contains(st.Error, "do not fit in memory")
+	})
 }
 
 // A policy that asks for more than what serves gives stops it.

@@ -205,8 +205,11 @@ func (r *running) retire(drain time.Duration) {
 	r.discard()
 }
 
-// enlarge begins to move the weights into huge pages, while they serve already: no load waits for that.
+// enlarge begins to move sealed weights into huge pages, while they serve already: no load waits for that.
 func (r *running) enlarge() {
+	if r.weights.Level() != seal.Sealed || r.backend.Status().GaveBack {
+		return
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	r.endEnlarging = func() {
@@ -225,11 +228,11 @@ func (r *running) enlarge() {
 
 // discard stops the runtime at once and lets the memory go.
 func (r *running) discard() {
-	if r.endEnlarging != nil {
-		r.endEnlarging()
-	}
 	if err := stopBackend(r.backend); err != nil {
 		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
+	}
+	if r.endEnlarging != nil {
+		r.endEnlarging()
 	}
 	if err := r.weights.Close(); err != nil {
 		r.c.cfg.Log.Error("sealed weights were not let go", "release", r.release, "err", err)

@@ -104,16 +104,13 @@ func (w *Weights) Enlarge(ctx context.Context) (huge int64) {
 		if err != nil {
 			return huge
 		}
-		huge += enlargeAll(ctx, f)
+		huge += enlargeAll(ctx, f, w.held.files[name].pinned)
 		f.Close()
-		if pinned := w.held.files[name].pinned; pinned != nil {
-			lockAll(pinned)
-		}
 	}
 	return huge
 }
 
-func enlargeAll(ctx context.Context, f *os.File) (huge int64) {
+func enlargeAll(ctx context.Context, f *os.File, pinned *pin) (huge int64) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0
@@ -133,6 +130,7 @@ func enlargeAll(ctx context.Context, f *os.File) (huge int64) {
 		if enlarge(f, off, n) {
 			huge += n - n%hugePage
 		}
+		pinned.again(off, n)
 		pause.Reset(time.Since(start))
 	}
 	return huge

@@ -131,7 +131,7 @@ func (l *load) run(ctx context.Context, m *oms.Manifest, src Source) error {
 		}
 		inputs = append(inputs, in)
 		if l.held.size += in.reader.Size(); l.held.size < 0 || l.held.size > oms.MaxFileSize {
-			return fmt.Errorf("%w: %q alone has %d bytes", ErrTooLarge, f.Name, in.reader.Size())
+			return fmt.Errorf("%w: the files up to %q have more than %d bytes", ErrTooLarge, f.Name, int64(oms.MaxFileSize))
 		}
 		l.held.names = append(l.held.names, f.Name)
 	}
@@ -263,7 +263,7 @@ func (l *load) keep(in *input, phase *digest.Phase) (f file, err error) {
 		return f, err
 	}
 	if l.pool.pins {
-		f.pinned = pin(f.File)
+		f.pinned = pinFile(f.File)
 	}
 	phase.End = time.Now()
 	phase.Busy = phase.End.Sub(phase.Start)

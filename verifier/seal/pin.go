@@ -2,6 +2,7 @@ package seal
 
 import (
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -14,9 +15,14 @@ func swaps() bool {
 	return swap.On || err != nil
 }
 
-// pin keeps a memory file from being written to swap for as long as what it returns is mapped. It returns nil if the
-// file is empty or this process may not lock so much (RLIMIT_MEMLOCK, CAP_IPC_LOCK).
-func pin(f *os.File) []byte {
+// A pin keeps a memory file from being written to swap for as long as it is mapped. A nil one keeps nothing.
+type pin struct {
+	mapped []byte
+	lost   atomic.Bool // a part could not be locked again
+}
+
+// pinFile returns nil if the file is empty or this process may not lock so much (RLIMIT_MEMLOCK, CAP_IPC_LOCK).
+func pinFile(f *os.File) *pin {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return nil
@@ -25,18 +31,31 @@ func pin(f *os.File) []byte {
 	if err != nil {
 		return nil
 	}
-	if !lockAll(b) {
-		unpin(b)
+	p := &pin{mapped: b}
+	if unix.Mlock(b) != nil {
+		p.close()
 		return nil
 	}
-	return b
+	return p
 }
 
-// lockAll also brings back and locks what was taken out of the mapping, as moving it into huge pages does.
-func lockAll(b []byte) bool { return unix.Mlock(b) == nil }
+// again locks a range once more, whose pages were replaced by others.
+func (p *pin) again(off, n int64) {
+	if p != nil && unix.Mlock(p.mapped[off:off+n]) != nil {
+		p.lost.Store(true)
+	}
+}
 
-func unpin(b []byte) {
-	if b != nil {
-		_ = unix.Munmap(b) // the mapping is ours and whole: it can't fail
+// bytes returns how much is kept from swap, as far as this process knows.
+func (p *pin) bytes() int64 {
+	if p == nil || p.lost.Load() {
+		return 0
+	}
+	return int64(len(p.mapped))
+}
+
+func (p *pin) close() {
+	if p != nil {
+		_ = unix.Munmap(p.mapped) // the mapping is ours and whole: it can't fail
 	}
 }

@@ -66,7 +66,7 @@ func (p *Pool) Usage() Usage {
 			u.Warm += h.size
 		}
 		for _, f := range h.files {
-			u.Pinned += int64(len(f.pinned))
+			u.Pinned += f.pinned.bytes()
 		}
 	}
 	u.InUse -= u.Warm
@@ -155,7 +155,7 @@ func (p *Pool) evict(h *held) error {
 func (h *held) close() error {
 	var errs []error
 	for _, f := range h.files {
-		unpin(f.pinned)
+		f.pinned.close()
 		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)

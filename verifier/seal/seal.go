@@ -69,7 +69,7 @@ type held struct {
 type file struct {
 	*os.File
 	stat   unix.Stat_t // at level Measured, when it was opened
-	pinned []byte      // keeps it from swap; nil: nothing does
+	pinned *pin        // keeps it from swap
 }
 
 // Valid reports whether w names weights at all: false for nil and for the zero value. Closed weights stay valid, but
