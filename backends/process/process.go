@@ -239,7 +239,7 @@ func killAndWait(pidfd int) {
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it may have ended
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
-		if _, err := unix.Poll(fds, -1); err != unix.EINTR { //nolint:errorlint // a system call's own number
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
 			break
 		}
 	}
