@@ -307,6 +307,16 @@ func TestServeReloads(t *testing.T) {
 	}
 }
 
+// bites says how long a new policy took to bite. It should be a second on a machine that does nothing else; five are still
+// far below the interval at which everything is looked at anyhow.
+func bites(t *testing.T, since time.Time) {
+	t.Helper()
+	took := time.Since(since)
+	if t.Logf("the policy bit after %s", took); took > 5*time.Second {
+		t.Errorf("the policy took %s to bite", took)
+	}
+}
+
 // TestServeTakesSubmissions brings statements to a running gateway, one by one, and asks first what they would change.
 func TestServeTakesSubmissions(t *testing.T) {
 	g := newGateway(t)
@@ -390,13 +400,11 @@ func TestServeTakesSubmissions(t *testing.T) {
 	begun := time.Now()
 	submit(0, whole)
 	g.await("release stopped: it is no longer approved")
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("the policy took %s to bite, want at most a second", took)
-	}
+	bites(t, begun)
 }
 
 // TestServeFollowsPolicy replaces the policy file of a running gateway: a policy that may not is refused, one that may
-// bites within a second, and stays when the gateway starts anew with another file.
+// bites, and stays when the gateway starts anew with another file.
 func TestServeFollowsPolicy(t *testing.T) {
 	g := newGateway(t)
 	first := g.SignPolicy(nil)
@@ -426,9 +434,7 @@ func TestServeFollowsPolicy(t *testing.T) {
 		d.Roles["root"] = trust.Role{Members: []string{trusttest.Bob}}
 	})
 	g.await("release stopped: it is no longer approved")
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("the new policy took %s to bite, want at most a second", took)
-	}
+	bites(t, begun)
 	if status, body, _ := g.ask(c); status != http.StatusServiceUnavailable {
 		t.Errorf("answer = %d %s, want 503", status, body)
 	}
