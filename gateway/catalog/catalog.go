@@ -65,7 +65,9 @@ type Catalog struct {
 
 	// Owned by Run.
 	inputs Inputs
+	files  store.Statements
 	set    []*statement.Signed // as last read
+	ledger *trust.Ledger       // of the policy in inputs
 	told   map[string]string   // what is wrong with each bad file, as logged
 	last   map[string]trust.Channel
 	active sync.WaitGroup
@@ -116,6 +118,7 @@ func (c *Catalog) Update(ctx context.Context, in Inputs) error {
 func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs) {
 	c.inputs = in
 	c.shown.Store(&in)
+	c.ledger = trust.NewLedger(in.Policy)
 	c.publishChannels(ctx)
 	changed := make(chan struct{}, 1)
 	watching, stop := context.WithCancel(ctx)
@@ -162,7 +165,7 @@ func (c *Catalog) publishChannels(ctx context.Context) {
 // decide reads the statements and tells each channel what it should serve. Statements that can't be read now were
 // read before: what they decided stands, apart from what has expired since.
 func (c *Catalog) decide() {
-	set, bad, err := store.ReadStatements(c.inputs.Statements)
+	set, bad, err := c.files.Read(c.inputs.Statements)
 	if err != nil {
 		bad = append(bad, store.Problem{File: strings.Join(c.inputs.Statements, " "), Err: err})
 	} else {
@@ -171,7 +174,8 @@ func (c *Catalog) decide() {
 	c.tell(bad)
 	now := c.cfg.Now()
 	c.keepTime(now)
-	decision := trust.Decide(c.inputs.Policy, c.set, now, c.cfg.State.Floor())
+	c.ledger.Follow(c.set)
+	decision := c.ledger.Decide(now, c.cfg.State.Floor())
 	c.keepWithdrawals(decision, now)
 	for name, ch := range *c.channels.Load() {
 		d, known := decision.Channels[name]

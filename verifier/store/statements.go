@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
@@ -21,6 +22,31 @@ type Problem struct {
 // ReadStatements returns every well-formed statement in the files *.json and *.jsonl of dirs, unverified and in no
 // particular order, and a problem for every such file that is not one. A directory that can't be read is an error.
 func ReadStatements(dirs []string) (set []*statement.Signed, bad []Problem, err error) {
+	return new(Statements).Read(dirs)
+}
+
+// Statements reads directories of statements again and again. A file that looks as before is not read again, and its
+// statements are the same pointers. The zero value has read nothing; it must not be used concurrently.
+type Statements struct{ files map[string]readFile }
+
+// A readFile is what a file held when it looked like that.
+type readFile struct {
+	look looks
+	set  []*statement.Signed
+	err  error
+}
+
+// looks are what changes when a file does, unless somebody takes pains that it does not: who can, could keep the file
+// from us as well.
+type looks struct {
+	inode        uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// Read is [ReadStatements].
+func (s *Statements) Read(dirs []string) (set []*statement.Signed, bad []Problem, err error) {
+	files := map[string]readFile{}
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -34,20 +60,34 @@ func ReadStatements(dirs []string) (set []*statement.Signed, bad []Problem, err 
 				continue
 			}
 			path := filepath.Join(dir, e.Name())
-			data, err := ReadFile(path, statement.MaxBundle)
-			if err != nil {
-				bad = append(bad, Problem{path, err})
+			f := s.read(path)
+			files[path] = f
+			if f.err != nil {
+				bad = append(bad, Problem{path, f.err})
 				continue
 			}
-			found, err := statement.ParseLines(data)
-			if err != nil {
-				bad = append(bad, Problem{path, err})
-				continue
-			}
-			set = append(set, found...)
+			set = append(set, f.set...)
 		}
 	}
+	s.files = files
 	return set, bad, nil
+}
+
+// read reads a file, unless it looks as it did.
+func (s *Statements) read(path string) (f readFile) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err == nil {
+		f.look = looks{st.Ino, st.Size, st.Mtim, st.Ctim}
+		if before, known := s.files[path]; known && before.look == f.look {
+			return before
+		}
+	}
+	data, err := ReadFile(path, statement.MaxBundle)
+	if err != nil {
+		return readFile{err: err} // it may go better the next time
+	}
+	f.set, f.err = statement.ParseLines(data)
+	return f
 }
 
 // Delays of [WatchStatements].

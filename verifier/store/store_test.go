@@ -274,3 +274,40 @@ func TestRaiseFailsWhole(t *testing.T) {
 		t.Errorf("policy version = %d after a failed Raise, want 0", got)
 	}
 }
+
+// A file that looks as before is not read again; one that does not is.
+func TestStatementsAreReadOnce(t *testing.T) {
+	w := trusttest.New(t)
+	release := statement.ID("sha256:" + strings.Repeat("0", 64))
+	w.Approve(release, trusttest.Alice, trust.Approval{})
+	var s store.Statements
+	read := func() []*statement.Signed {
+		t.Helper()
+		set, bad, err := s.Read([]string{w.Statements})
+		if err != nil || len(bad) != 0 {
+			t.Fatalf("Read = %v, %v", bad, err)
+		}
+		return set
+	}
+	first, again := read(), read()
+	if len(first) != 1 || len(again) != 1 || first[0] != again[0] {
+		t.Errorf("read %v and then %v, want one statement, and the same", first, again)
+	}
+	files, err := filepath.Glob(filepath.Join(w.Statements, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	other := w.Sign(trusttest.Bob, first[0].Payload())
+	if err := os.WriteFile(files[0], other.Bundle(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if now := read(); len(now) != 1 || string(now[0].Bundle()) != string(other.Bundle()) {
+		t.Error("a file that was written over was not read again")
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if now := read(); len(now) != 0 {
+		t.Errorf("read %v of a file that is gone", now)
+	}
+}

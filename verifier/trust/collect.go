@@ -16,6 +16,7 @@ type act struct {
 	id     statement.ID
 	kind   string
 	signed *statement.Signed
+	unread error                               // why it can't be read; it counts for nothing then
 	keys   map[string]map[statement.KeyID]bool // identity to those of its keys that signed
 
 	release     *Release     // of a release
@@ -28,18 +29,19 @@ type act struct {
 
 func (a *act) identities() []string { return slices.Sorted(maps.Keys(a.keys)) }
 
-// evidence is what remains of the statements after every signature was verified: acts by known, active identities,
-// readable to the last field. Everything else is a reason.
+// evidence is what remains of the statements after every signature was verified: acts by known identities, readable to
+// the last field. Everything else is a reason. It can be added to.
 type evidence struct {
 	policy  *Policy
 	acts    map[statement.ID]*act
-	reasons []Reason // the same for every channel
+	refused []Reason // of statements that are no acts; the same for every channel
 
-	publications []*act                  // by id
-	withdrawals  []*act                  // by id
-	approvals    map[statement.ID][]*act // of a release, by id
-	evaluations  map[statement.ID][]*act // of a release, by id
-	others       []*act                  // releases, approvals, evaluations and weights, by id
+	// Indices of the acts that can be read. Their lists are in the order in which statements came: see inOrder.
+	publications map[string][]*act       // by channel
+	approvals    map[statement.ID][]*act // by release
+	evaluations  map[statement.ID][]*act // by release
+	withdrawals  []*act
+	unread       []*act // the others
 }
 
 var kindOf = map[string]string{
@@ -52,56 +54,24 @@ var kindOf = map[string]string{
 	oms.PredicateType: kindWeights,
 }
 
-func collect(p *Policy, set []*statement.Signed) *evidence {
-	e := &evidence{policy: p, acts: map[statement.ID]*act{}}
-	for _, s := range set {
-		e.add(s)
+func newEvidence(p *Policy) *evidence {
+	return &evidence{
+		policy: p, acts: map[statement.ID]*act{}, publications: map[string][]*act{},
+		approvals: map[statement.ID][]*act{}, evaluations: map[statement.ID][]*act{},
 	}
-	for _, a := range e.of(kindRelease, kindApproval, kindPublication, kindEvaluation, kindWithdrawal) {
-		if err := a.read(); err != nil {
-			for _, who := range a.identities() {
-				e.reasons = append(e.reasons, Reason{RuleUnknownField, a.id, who, false, err.Error(), a.kind})
-			}
-			delete(e.acts, a.id)
-		}
-	}
-	// A release brings the statement of its weights along. Its signature is judged like any other.
-	for _, a := range e.of(kindRelease) {
-		e.add(a.release.weights)
-	}
-	e.publications, e.withdrawals = e.of(kindPublication), e.of(kindWithdrawal)
-	e.others = e.of(kindRelease, kindApproval, kindEvaluation, kindWeights)
-	e.approvals, e.evaluations = e.about(kindApproval), e.about(kindEvaluation)
-	return e
 }
 
-// about returns the acts of a kind by what they are about.
-func (e *evidence) about(kind string) map[statement.ID][]*act {
-	found := map[statement.ID][]*act{}
-	for _, a := range e.of(kind) {
-		found[a.about] = append(found[a.about], a)
-	}
-	return found
-}
-
-// of returns the acts of some kinds in the order of their ids.
-func (e *evidence) of(kinds ...string) []*act {
-	var found []*act
-	for _, a := range e.acts {
-		if slices.Contains(kinds, a.kind) {
-			found = append(found, a)
-		}
-	}
-	slices.SortFunc(found, func(a, b *act) int { return cmp.Compare(a.id, b.id) })
-	return found
+// inOrder returns acts in the order of their ids, which does not depend on how they came.
+func inOrder(acts []*act) []*act {
+	return slices.SortedFunc(slices.Values(acts), func(a, b *act) int { return cmp.Compare(a.id, b.id) })
 }
 
 // add verifies one bundle and keeps it if an identity of the policy made it whose statements may still count. Nothing
-// of a predicate is read before that.
+// of a predicate is read before that. Adding a bundle again changes nothing but the reasons, which are told once.
 func (e *evidence) add(s *statement.Signed) {
 	id, kind := s.ID(), kindOf[s.PredicateType()]
 	refuse := func(rule, who, format string, args ...any) {
-		e.reasons = append(e.reasons, Reason{rule, id, who, false, fmt.Sprintf(format, args...), kind})
+		e.refused = append(e.refused, Reason{rule, id, who, false, fmt.Sprintf(format, args...), kind})
 	}
 	if kind == kindPolicy {
 		refuse(RuleUnknownPredicate, "", "a policy is accepted by the site's root keys, never from among the statements")
@@ -120,12 +90,60 @@ func (e *evidence) add(s *statement.Signed) {
 		if a == nil {
 			a = &act{id: id, kind: kind, signed: s, keys: map[string]map[statement.KeyID]bool{}}
 			e.acts[id] = a
+			e.index(a)
 		}
 		if a.keys[k.identity] == nil {
 			a.keys[k.identity] = map[statement.KeyID]bool{}
 		}
 		a.keys[k.identity][k.id] = true
 	}
+}
+
+// index reads a new act and puts it where it is looked for.
+func (e *evidence) index(a *act) {
+	if a.unread = a.read(); a.unread != nil {
+		e.unread = append(e.unread, a)
+		return
+	}
+	switch a.kind {
+	case kindRelease:
+		e.add(a.release.weights) // which it brings along; their signature is judged like any other
+	case kindApproval:
+		e.approvals[a.about] = append(e.approvals[a.about], a)
+	case kindEvaluation:
+		e.evaluations[a.about] = append(e.evaluations[a.about], a)
+	case kindPublication:
+		e.publications[a.publication.Channel] = append(e.publications[a.publication.Channel], a)
+	case kindWithdrawal:
+		e.withdrawals = append(e.withdrawals, a)
+	}
+}
+
+// release returns the release with an id, nil if there is none that can be read.
+func (e *evidence) release(id statement.ID) *act {
+	if a := e.acts[id]; a != nil && a.kind == kindRelease && a.unread == nil {
+		return a
+	}
+	return nil
+}
+
+// reasons returns why statements count for no channel at all.
+func (e *evidence) reasons() []Reason {
+	all := slices.Clone(e.refused)
+	for _, a := range e.unread {
+		for _, who := range a.identities() {
+			all = append(all, Reason{RuleUnknownField, a.id, who, false, a.unread.Error(), a.kind})
+		}
+	}
+	return all
+}
+
+// isRefused reports whether a statement was presented that is no act, or can't be read.
+func (e *evidence) isRefused(id statement.ID) bool {
+	if a := e.acts[id]; a != nil {
+		return a.unread != nil
+	}
+	return slices.ContainsFunc(e.refused, func(r Reason) bool { return r.Statement == id })
 }
 
 // read parses the predicate of an act.

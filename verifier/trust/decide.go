@@ -14,16 +14,62 @@ import (
 // and in which bundle change nothing. now is the gateway's clock; a floor from the future prevails over it. A nil
 // policy decides for no channel.
 func Decide(p *Policy, set []*statement.Signed, now time.Time, floor Floor) Decision {
+	l := NewLedger(p)
+	l.Follow(set)
+	return l.decide(now, floor, false)
+}
+
+// A Ledger holds statements, verified by one policy, for one decision after another: what was verified and read before
+// is not again. It must not be used concurrently. Make one with [NewLedger].
+type Ledger struct {
+	policy   *Policy
+	evidence *evidence
+	held     map[*statement.Signed]bool
+}
+
+// NewLedger returns a Ledger without statements. A nil policy decides for no channel.
+func NewLedger(p *Policy) *Ledger {
+	return &Ledger{policy: p, evidence: newEvidence(p), held: map[*statement.Signed]bool{}}
+}
+
+// Follow makes the ledger hold exactly these statements. It costs what is new among them; where one is gone it costs them
+// all.
+func (l *Ledger) Follow(set []*statement.Signed) {
+	if l.policy == nil {
+		return
+	}
+	there := 0
+	for _, s := range set {
+		if l.held[s] {
+			there++
+		}
+	}
+	if there < len(l.held) {
+		l.evidence, l.held = newEvidence(l.policy), map[*statement.Signed]bool{}
+	}
+	for _, s := range set {
+		if !l.held[s] {
+			l.held[s] = true
+			l.evidence.add(s)
+		}
+	}
+}
+
+// Decide is [Decide] of what the ledger holds, without the reasons of statements that are about other channels and
+// releases.
+func (l *Ledger) Decide(now time.Time, floor Floor) Decision { return l.decide(now, floor, true) }
+
+func (l *Ledger) decide(now time.Time, floor Floor, brief bool) Decision {
 	d := Decision{Channels: map[string]Channel{}}
+	p := l.policy
 	if p == nil {
 		return d
 	}
 	now = floor.effective(now)
-	e := collect(p, set)
 	for name, rules := range p.doc.Channels {
 		var c Channel
 		if now.Before(p.Expires()) {
-			c = decideChannel(&channelCase{evidence: e, name: name, rules: rules, now: now, floor: floor})
+			c = decideChannel(&channelCase{evidence: l.evidence, name: name, rules: rules, now: now, floor: floor, brief: brief})
 		} else {
 			c.Reasons = []Reason{{RuleExpired, p.digest, "", false, fmt.Sprintf("policy version %d expired on %s", p.Version(), p.Expires().Format(time.RFC3339)), kindPolicy}}
 		}
@@ -61,6 +107,7 @@ type channelCase struct {
 	rules ChannelRules
 	now   time.Time
 	floor Floor
+	brief bool // says nothing of what is about other channels and releases
 
 	withdrawn []Withdrawn              // by statements that count, beside those of the floor
 	cases     map[caseKey]*releaseCase // of the releases that are published here
@@ -80,18 +127,25 @@ func (c *channelCase) say(rule string, a *act, who string, counted bool, format 
 // decideChannel walks the publications from the highest epoch down and takes the first that counts and whose release
 // meets the requirements. Those above it that might still come to count are pending and change nothing.
 func decideChannel(c *channelCase) Channel {
-	c.reasons = slices.Clone(c.evidence.reasons)
+	c.reasons = c.evidence.reasons()
 	c.cases = map[caseKey]*releaseCase{}
 	c.judgeWithdrawals()
 	out := Channel{Withdrawn: c.withdrawn}
 	separated := map[string]bool{} // signers that acted before on what they published
 	publications := c.candidates()
+	twins := map[int64]int{} // how many publications have an epoch
 	for _, a := range publications {
-		release := c.open(a.about, a.publication.Rollback)
-		if rule, why := c.refusesEpoch(a, publications); rule != "" {
+		twins[a.publication.Epoch]++
+	}
+	for _, a := range publications {
+		if rule, why := c.refusesEpoch(a, twins[a.publication.Epoch] > 1); rule != "" {
 			c.refuse(a, rule, why)
+			if !c.brief {
+				c.open(a.about, a.publication.Rollback)
+			}
 			continue
 		}
+		release := c.open(a.about, a.publication.Rollback)
 		if a.publication.Rollback && !slices.Contains(c.floor.Channels[c.name].Served, a.about) {
 			c.refuse(a, RuleRollback, fmt.Sprintf("%s never served the release that it goes back to", c.name))
 			continue
@@ -171,11 +225,7 @@ func (c *channelCase) lifecycle(a *act, who string) string {
 // candidates returns the publications on this channel by members of the publishing role, the highest epoch first.
 func (c *channelCase) candidates() []*act {
 	var found []*act
-	for _, a := range c.publications {
-		if a.publication.Channel != c.name {
-			c.refuse(a, RuleScope, fmt.Sprintf("publishes on channel %s, not %s", a.publication.Channel, c.name))
-			continue
-		}
+	for _, a := range c.publications[c.name] {
 		rule := c.publishRule(a)
 		if rule == nil {
 			for _, who := range a.identities() {
@@ -218,7 +268,7 @@ func verb(a *act) string {
 // refuse says of every publisher who signed a publication why it does not count.
 func (c *channelCase) refuse(a *act, rule, why string) {
 	for _, who := range a.identities() {
-		if rule == RuleScope || c.policy.holds(who, c.publishRule(a).Role) && c.lifecycle(a, who) == "" {
+		if c.policy.holds(who, c.publishRule(a).Role) && c.lifecycle(a, who) == "" {
 			c.say(rule, a, who, false, "%s", why)
 		}
 	}
@@ -226,10 +276,9 @@ func (c *channelCase) refuse(a *act, rule, why string) {
 
 // refusesEpoch holds a publication against the floor, its twins and the time. Twins are judged before their expiry and
 // before their releases: which of them counts must not change with time, nor with which approvals have arrived.
-func (c *channelCase) refusesEpoch(a *act, publications []*act) (rule, why string) {
+func (c *channelCase) refusesEpoch(a *act, hasTwin bool) (rule, why string) {
 	epoch, floor := a.publication.Epoch, c.floor.Channels[c.name]
 	accepted := epoch == floor.Epoch && a.id == floor.Publication
-	twins := func(b *act) bool { return b != a && b.publication.Epoch == epoch }
 	switch {
 	case accepted:
 		// never displaced by a twin
@@ -239,7 +288,7 @@ func (c *channelCase) refusesEpoch(a *act, publications []*act) (rule, why strin
 		return RuleEpochConflict, fmt.Sprintf("epoch %d of %s was accepted for another publication, %s", epoch, c.name, floor.Publication)
 	case epoch > floor.Epoch+MaxEpochJump:
 		return RuleEpochJump, fmt.Sprintf("epoch %d is more than %d above epoch %d, which %s has accepted", epoch, MaxEpochJump, floor.Epoch, c.name)
-	case slices.ContainsFunc(publications, twins):
+	case hasTwin:
 		return RuleEpochConflict, fmt.Sprintf("more than one publication has epoch %d; none of them counts", epoch)
 	}
 	if expires := a.publication.Expires; !expires.IsZero() && !c.now.Before(expires) {
@@ -285,8 +334,11 @@ func (c *channelCase) missingNow(pending []Pending, separated map[string]bool) [
 	}}
 }
 
-// explainRest answers for statements about releases that nothing publishes here.
+// explainRest answers for statements about other channels, and about releases that nothing publishes here.
 func (c *channelCase) explainRest() {
+	if c.brief {
+		return
+	}
 	used := map[statement.ID]bool{}
 	for key, release := range c.cases {
 		used[key.release] = true
@@ -294,13 +346,27 @@ func (c *channelCase) explainRest() {
 			used[release.act.release.weights.ID()] = true
 		}
 	}
-	for _, a := range c.others {
-		about := cmp.Or(a.about, a.id)
-		if used[about] {
+	for _, a := range c.acts {
+		why := ""
+		switch a.kind {
+		case kindPublication:
+			if a.publication.Channel != c.name {
+				why = fmt.Sprintf("publishes on channel %s, not %s", a.publication.Channel, c.name)
+			}
+		case kindRelease, kindWeights:
+			if !used[a.id] {
+				why = fmt.Sprintf("no publication on %s is about this release", c.name)
+			}
+		case kindApproval, kindEvaluation:
+			if !used[a.about] {
+				why = fmt.Sprintf("no publication on %s is about this release", c.name)
+			}
+		}
+		if why == "" || a.unread != nil {
 			continue
 		}
 		for _, who := range a.identities() {
-			c.say(RuleScope, a, who, false, "no publication on %s is about this release", c.name)
+			c.say(RuleScope, a, who, false, "%s", why)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (r *releaseCase) judgeEvaluations() {
 			failed = a.evaluation.FinishedOn
 		}
 	}
-	for _, a := range c.evaluations[r.id] {
+	for _, a := range inOrder(c.evaluations[r.id]) {
 		refuses := func() (string, string) { return r.refusesEvaluation(a, failed) }
 		r.evaluation.by = append(r.evaluation.by, r.judge(a, r.evaluation, "evaluated", refuses)...)
 	}

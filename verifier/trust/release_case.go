@@ -41,7 +41,7 @@ type met struct {
 func (c *channelCase) openRelease(id statement.ID, back bool) *releaseCase {
 	r := &releaseCase{channel: c, id: id, back: back, acted: map[string]map[string]bool{}, first: map[string]string{}}
 	r.weights.rule, r.release.rule = c.rules.weightsRule(), c.rules.Require.Release
-	if a := c.acts[id]; a != nil && a.kind == kindRelease {
+	if a := c.release(id); a != nil {
 		r.act = a
 		r.withdrawn = c.takenAway(a.release)
 		if fields := a.release.Unenforceable(); len(fields) > 0 {
@@ -59,7 +59,7 @@ func (c *channelCase) openRelease(id statement.ID, back bool) *releaseCase {
 			}
 			return "", ""
 		})
-	} else if slices.ContainsFunc(c.evidence.reasons, func(x Reason) bool { return x.Statement == id && x.Rule == RuleUnknownField }) {
+	} else if a := c.acts[id]; a != nil && a.unread != nil {
 		r.blocker = "the release can't be read by this version"
 	}
 	r.judgeEvaluations()
@@ -72,7 +72,7 @@ func (r *releaseCase) judgeApprovals() {
 	if rule := c.rules.Require.Approval; rule != nil {
 		r.approval.rule = *rule
 	}
-	for _, a := range c.approvals[r.id] {
+	for _, a := range inOrder(c.approvals[r.id]) {
 		if c.rules.Require.Approval == nil {
 			for _, who := range a.identities() {
 				r.reasons = append(r.reasons, Reason{RuleScope, a.id, who, false, c.name + " requires no approval", a.kind})
@@ -167,7 +167,7 @@ func (r *releaseCase) missing() []Missing {
 		why := ""
 		if r.act == nil {
 			why = fmt.Sprintf("release %s is not among the statements", r.id)
-			if slices.ContainsFunc(c.evidence.reasons, func(x Reason) bool { return x.Statement == r.id }) {
+			if c.isRefused(r.id) {
 				why = fmt.Sprintf("release %s is not signed by an identity that counts", r.id)
 			}
 		} else {

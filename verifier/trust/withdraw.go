@@ -10,7 +10,7 @@ import (
 // judgeWithdrawals finds what enough members of the withdrawing role have taken away from this channel.
 func (c *channelCase) judgeWithdrawals() {
 	by := map[Withdrawn][]string{}
-	for _, a := range c.withdrawals {
+	for _, a := range inOrder(c.withdrawals) {
 		what := Withdrawn{Channel: c.name, Release: a.about}
 		if a.withdrawal.Of == OfWeights {
 			what.Release, what.Weights = "", string(a.about)
