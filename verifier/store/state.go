@@ -116,14 +116,38 @@ func ReadFloor(path string) (trust.Floor, error) {
 	if err != nil {
 		return floor, fmt.Errorf("read floor: %w", err)
 	}
-	if err := json.Unmarshal(data, &floor, json.RejectUnknownMembers(true)); err != nil {
+	var file floorFile
+	if err := json.Unmarshal(data, &file, json.RejectUnknownMembers(true)); err != nil {
+		// What can't be read whole may be of a later version, which says so.
+		later := struct {
+			Format int `json:"format"`
+		}{}
+		if json.Unmarshal(data, &later) == nil && later.Format > floorFormat {
+			return floor, fmt.Errorf("read floor %s: it has format %d, and this version reads %d: %w", path, later.Format, floorFormat, ErrLaterFormat)
+		}
 		return floor, fmt.Errorf("read floor %s: %w", path, err)
 	}
-	return floor, nil
+	if file.Format > floorFormat {
+		return floor, fmt.Errorf("read floor %s: it has format %d, and this version reads %d: %w", path, file.Format, floorFormat, ErrLaterFormat)
+	}
+	return file.Floor, nil
+}
+
+// floorFormat is the version of the floor file. It goes up with whatever an older version must not overlook.
+const floorFormat = 1
+
+// ErrLaterFormat means that a later version of this program has written the state: this one would forget what that
+// remembers, so it is not used.
+var ErrLaterFormat = errors.New("the state was written by a later version of weighbridge")
+
+// floorFile is floor.json.
+type floorFile struct {
+	Format      int `json:"format,omitzero"` // absent in the first states
+	trust.Floor `json:",inline"`
 }
 
 func writeFloor(path string, floor trust.Floor) error {
-	data, err := json.Marshal(floor, json.Deterministic(true))
+	data, err := json.Marshal(floorFile{floorFormat, floor}, json.Deterministic(true))
 	if err != nil {
 		return err
 	}

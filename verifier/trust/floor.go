@@ -57,6 +57,28 @@ func (f Floor) Withdraw(c Channel, p *Policy, now time.Time) (Floor, bool) {
 	return f, true
 }
 
+// Covers reports whether f forbids everything that other does: whether replacing other by f goes back nowhere.
+func (f Floor) Covers(other Floor) bool {
+	switch {
+	case f.PolicyVersion < other.PolicyVersion,
+		f.PolicyVersion == other.PolicyVersion && f.PolicyDigest != other.PolicyDigest,
+		f.TimeHighWater.Before(other.TimeHighWater):
+		return false
+	}
+	for _, w := range other.Withdrawn {
+		if !slices.Contains(f.Withdrawn, w) {
+			return false
+		}
+	}
+	for name, theirs := range other.Channels {
+		mine := f.Channels[name]
+		if mine.Epoch < theirs.Epoch || mine.Epoch == theirs.Epoch && mine.Publication != theirs.Publication {
+			return false
+		}
+	}
+	return true
+}
+
 // AcceptPolicy returns the floor after accepting a policy at a time.
 func (f Floor) AcceptPolicy(p *Policy, now time.Time) Floor {
 	f.PolicyVersion, f.PolicyDigest = p.Version(), p.Digest()

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/trust"
+)
+
+// ErrOlder means that a backup would go back behind the state that is there.
+var ErrOlder = errors.New("the backup is older than the state that is there")
+
+// backup is the file of [Backup].
+type backup struct {
+	Format int       `json:"format"`
+	Floor  floorFile `json:"floor"`
+	Policy []byte    `json:"policy"` // bundles, as JSON Lines
+}
+
+// Backup writes what a state directory remembers into one file, whole or not at all. The gateway may run meanwhile.
+func Backup(dir, file string) error {
+	// The policy of a version is never changed once a floor names it, so that these two fit together.
+	floor, err := ReadFloor(filepath.Join(dir, floorName))
+	if err != nil {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	policy, err := AcceptedPolicy(dir, floor)
+	if err != nil && (floor.PolicyVersion > 0 || !errors.Is(err, fs.ErrNotExist)) {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	data, err := json.Marshal(backup{floorFormat, floorFile{floorFormat, floor}, policy}, json.Deterministic(true))
+	if err != nil {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	if err := WriteFile(file, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	return nil
+}
+
+// Restore makes a state directory from a backup. A state that is there is replaced only by one that remembers no less,
+// and never while a gateway runs on it.
+func Restore(file, dir string) error {
+	data, err := ReadFile(file, maxFloorFile+2*statement.MaxBundle)
+	if err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	var b backup
+	if err := json.Unmarshal(data, &b, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("restore state: read %s: %w", file, err)
+	}
+	if b.Format > floorFormat || b.Floor.Format > floorFormat {
+		return fmt.Errorf("restore state: %s: %w", file, ErrLaterFormat)
+	}
+	floor := b.Floor.Floor
+	if err := b.check(); err != nil {
+		return fmt.Errorf("restore state: %s: %w", file, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("restore state: %s is in use by a gateway: stop it first: %w", dir, err)
+	}
+	path := filepath.Join(dir, floorName)
+	if exists(path) {
+		there, err := ReadFloor(path)
+		if err != nil {
+			return fmt.Errorf("restore state: %w", err)
+		}
+		if !floor.Covers(there) {
+			return fmt.Errorf("restore state: %s: %w", dir, ErrOlder)
+		}
+	}
+	// The policy first: a floor never names one that is not there.
+	if floor.PolicyVersion > 0 {
+		if err := WriteFile(filepath.Join(dir, fmt.Sprintf(policyName, floor.PolicyVersion)), b.Policy, 0o600); err != nil {
+			return fmt.Errorf("restore state: %w", err)
+		}
+	}
+	if err := writeFloor(path, floor); err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	return nil
+}
+
+// check makes sure that the policy is the one that the floor names.
+func (b backup) check() error {
+	if b.Floor.PolicyVersion == 0 {
+		return nil
+	}
+	bundles, err := statement.ParseLines(b.Policy)
+	if err != nil {
+		return err
+	}
+	if len(bundles) == 0 {
+		return errors.New("holds no policy")
+	}
+	p, err := trust.ParsePolicy(bundles[0])
+	if err != nil {
+		return err
+	}
+	if p.Digest() != b.Floor.PolicyDigest {
+		return fmt.Errorf("holds policy %s, but its floor accepted %s", p.Digest(), b.Floor.PolicyDigest)
+	}
+	return nil
+}
