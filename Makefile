@@ -17,8 +17,9 @@ race: parts ## the same with the race detector and shuffled
 lint: ## gofmt, vet, golangci-lint, buf, generated code, tidy modules, known vulnerabilities
 	@.ci/lint
 
-build: ## bin/weighbridge
+build: ## bin/weighbridge, and bin/conformance for the public OMS conformance suite
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.revision=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/weighbridge ./cmd/weighbridge
+	CGO_ENABLED=0 go build -trimpath -o bin/conformance ./cmd/conformance
 
 parts: ## fetch and build llama-server and the model_signing tool into the cache
 	@$(PARTS) llama-server >/dev/null && $(PARTS) model-signing >/dev/null

@@ -74,14 +74,10 @@ func TestProtocol(t *testing.T) {
 		{"verify sigstore", with(verify, "--method", "sigstore", "--identity", "a@example.com"), "not supported"},
 		{"sign without key", with(sign, "--method", "key"), "--private-key"},
 		{"sign without certificate", with(sign, "--method", "certificate", "--private-key", g.private), "--signing-cert"},
-		{"sign key with certificate", with(sign, "--method", "key", "--private-key", g.private, "--signing-cert", g.cert), "--signing-cert"},
-		{"sign key with chain", with(sign, "--method", "key", "--private-key", g.private, "--cert-chain", g.chain[0]), "certificate"},
 		{"verify certificate with a key alone", with(verify, "--method", "certificate", "--public-key", g.public), "--cert-chain"},
 		{"verify key with roots alone", with(verify, "--method", "key", "--cert-chain", g.roots[0]), "--public-key"},
 		{"verify without key", with(verify, "--method", "key"), "--public-key"},
 		{"verify without roots", with(verify, "--method", "certificate"), "--cert-chain"},
-		{"verify key with roots", with(verify, "--method", "key", "--public-key", g.public, "--cert-chain", g.roots[0]), "either --public-key"},
-		{"verify certificate with key", with(verify, "--method", "certificate", "--public-key", g.public, "--cert-chain", g.roots[0]), "either --public-key"},
 		{"unknown flag", with(verify, "--method", "key", "--public-key", g.public, "--insecure"), "insecure"},
 		{"argument", with(verify, "--method", "key", "--public-key", g.public, "more"), "more"},
 		{"model named like a flag", []string{"sign-model", "--method", "key", "--model-path", "-h", "--output-bundle", out, "--private-key", g.private}, "open model"},
@@ -97,6 +93,20 @@ func TestProtocol(t *testing.T) {
 	}
 	if _, err := os.Stat(out); err == nil {
 		t.Error("a bundle was written")
+	}
+}
+
+// TestMethodDecides: with --method key the certificates that are named beside the key are not signed under.
+func TestMethodDecides(t *testing.T) {
+	g := newChain(t, valid, valid, valid, nil)
+	r := request{"key", models["simple"].write(t), []string{"ignore-me"}}
+	bundle := filepath.Join(t.TempDir(), "bundle.sig")
+	if status, _, stderr := call(t, r.args("sign-model", "--output-bundle", bundle, g.sign("certificate")...)...); status != done {
+		t.Fatalf("sign-model: status %d: %s", status, stderr)
+	}
+	checkBundle(t, bundle, "key", r.model)
+	if status, stderr := r.verify(t, bundle, g.verify("key")...); status != done {
+		t.Errorf("verify-model: status %d: %s", status, stderr)
 	}
 }
 
