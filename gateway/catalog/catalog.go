@@ -220,26 +220,23 @@ func (c *Catalog) keepTime(now time.Time) {
 // keepWithdrawals makes what was withdrawn durable. What it stops is stopped whether or not that succeeds, and for as
 // long as the statements are there it is tried again.
 func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
-	floor, changed := c.cfg.State.Floor(), false
-	for _, name := range slices.Sorted(maps.Keys(decision.Channels)) {
-		if next, more := floor.Withdraw(decision.Channels[name], c.inputs.Policy, now); more {
-			floor, changed = next, true
-		}
-	}
-	if !changed {
-		return
-	}
-	err := c.cfg.State.Raise(func(f trust.Floor) trust.Floor {
-		for _, d := range decision.Channels {
-			f, _ = f.Withdraw(d, c.inputs.Policy, now)
+	changed := false
+	withdraw := func(f trust.Floor) trust.Floor {
+		for _, name := range slices.Sorted(maps.Keys(decision.Channels)) {
+			var more bool
+			f, more = f.Withdraw(decision.Channels[name], c.inputs.Policy, now)
+			changed = changed || more
 		}
 		return f
-	})
-	if err != nil {
+	}
+	if withdraw(c.cfg.State.Floor()); !changed {
+		return
+	}
+	if err := c.cfg.State.Raise(withdraw); err != nil {
 		c.cfg.Log.Error("a withdrawal was not saved; it holds for as long as its statement is there", "err", err)
 		return
 	}
-	c.cfg.Log.Info("withdrawals recorded", "withdrawn", len(floor.Withdrawn))
+	c.cfg.Log.Info("withdrawals recorded", "withdrawn", len(c.cfg.State.Floor().Withdrawn))
 }
 
 // logDecision logs a channel's decision when it differs from the last.

@@ -79,7 +79,7 @@ func noneHeld(t *testing.T, s *site) {
 	for _, pid := range []int{os.Getpid(), parentOf(t, runtime), runtime} {
 		dirs = append(dirs, fmt.Sprintf("/proc/%d/fd/*", pid), fmt.Sprintf("/proc/%d/map_files/*", pid))
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	s.until("no one to hold the weights", func(catalog.Status) bool {
 		held = nil
 		for _, dir := range dirs {
 			files, err := filepath.Glob(dir)
@@ -92,9 +92,6 @@ func noneHeld(t *testing.T, s *site) {
 				}
 			}
 		}
-		if held == nil {
-			return
-		}
-	}
-	t.Errorf("weights are still held: %q", held)
+		return held == nil
+	})
 }

@@ -62,11 +62,7 @@ func TestWithdrawalStops(t *testing.T) {
 		t.Errorf("error = %q, want it to say that the release was withdrawn", st.Error)
 	}
 	want := trust.Withdrawn{Channel: "chat", Release: b}
-	for deadline := time.Now().Add(10 * time.Second); !slices.Contains(s.state.Floor().Withdrawn, want); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the floor holds %+v, want %+v", s.state.Floor().Withdrawn, want)
-		}
-	}
+	s.until("the withdrawal in the floor", func(catalog.Status) bool { return slices.Contains(s.state.Floor().Withdrawn, want) })
 }
 
 // Where the policy says so the release that served before comes back.

@@ -40,7 +40,8 @@ type Catalog interface {
 // A Mailbox takes statements in.
 type Mailbox interface {
 	// Submit puts statements where the gateway finds them, unless it is only asked what they would change. It returns the
-	// decision without and with them. Its error is written for an operator, and nothing was taken in then.
+	// decision without and with them. Its error is written for an operator. If it is that of a disk, statements before
+	// the one that it names were taken in: each stands by itself, and submitting all again does no harm.
 	Submit(ctx context.Context, bundles []*statement.Signed, dryRun bool) (before, after trust.Decision, err error)
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -34,6 +35,13 @@ func TestNewPolicy(t *testing.T) {
 		{"default", func(*trust.Document) {}, ""},
 		{"version 0", func(d *trust.Document) { d.Version = 0 }, "version"},
 		{"version that JSON can't carry", func(d *trust.Document) { d.Version = 1 << 53 }, "version"},
+		{"second version", func(d *trust.Document) { d.Version, d.Previous = 2, statement.ID("sha256:"+strings.Repeat("0", 64)) }, ""},
+		{"predecessor of the first version", func(d *trust.Document) { d.Previous = statement.ID("sha256:" + strings.Repeat("0", 64)) }, "previous"},
+		{"predecessor that is no digest", func(d *trust.Document) { d.Version, d.Previous = 2, "policy.jsonl" }, "previous"},
+		{"tests of an approval", chat(func(c *trust.ChannelRules) { c.Require.Approval.Tests = []string{"safety"} }), "channels.chat.require.approval.tests"},
+		{"tests that are not sorted", chat(func(c *trust.ChannelRules) {
+			c.Require.Evaluation = &trust.Rule{Role: "approver", Tests: []string{"safety", "bias"}}
+		}), "channels.chat.require.evaluation.tests"},
 		{"no expiry", func(d *trust.Document) { d.Expires = time.Time{} }, "expires"},
 		{"expiry in the year 10000", func(d *trust.Document) { d.Expires = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "expires"},
 		{"no identities", func(d *trust.Document) { clear(d.Identities) }, "identities"},
