@@ -183,9 +183,9 @@ func TestDifferences(t *testing.T) {
 		says   string // "" if the bundle verifies
 	}{
 		{"a bundle made by hand", nil, plain, ""},
-		// The leaf of go-interop-certificate and of historical-*-certificate, and that of certificate-self-signed, may
-		// issue certificates. Section 8.2 asks for a chain to a trusted root and for a valid leaf, and is silent on this.
-		{"historical-v1.1.0-certificate", func(c *x509.Certificate) { c.IsCA = true }, plain, "CA certificate"},
+		// The leaf of historical-*-certificate is marked as a CA's, and may not sign certificates.
+		{"historical-v1.1.0-certificate", func(c *x509.Certificate) { c.IsCA = true }, plain, ""},
+		{"signed by an intermediate CA", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, c.KeyUsage|x509.KeyUsageCertSign }, plain, "CA certificate"},
 		// Sections 5.1, 10 and 11.2: verifiers MAY read the layout of v0.2.0.
 		{"historical-v0.2.0-certificate", nil, func(s object) { s["predicateType"] = "https://model_signing/Digests/v0.1" }, "predicate type"},
 		// The suite's own expectation, but it wants sign-model to make the bundle.

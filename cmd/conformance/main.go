@@ -10,9 +10,6 @@
 //
 // Cases that are known to fail, each for --xfail; TestDifferences and TestSignRefuses pin them:
 //
-//   - certificate-self-signed, go-interop-certificate and historical-*-certificate, and with the key material of the
-//     suite's first versions all that sign by certificate: the signer's certificate is marked as a CA's, which
-//     weighbridge takes for no signer's. The specification is silent on it.
 //   - historical-v0.2.0-certificate: a layout that verifiers MAY read (OMS v1.0 sections 5.1 and 11.2).
 //   - certificate-no-code-signing-eku_fail: sign-model refuses the certificate, and the suite misses a bundle to verify.
 //

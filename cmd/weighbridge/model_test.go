@@ -211,7 +211,7 @@ func TestModelStatus(t *testing.T) {
 		{"sign with a wrong password", signing, []string{"--private-key", encrypted, "--password", file("junk")}, exitFailed, "password"},
 		{"sign with another's certificate", signing, []string{"--private-key", file("k.key"), "--signing-certificate", ca.file("leaf.crt")}, exitFailed, "not the private key's"},
 		{"sign with a chain alone", signing, []string{"--private-key", file("k.key"), "--certificate-chain", ca.file("root.crt")}, exitFailed, "--signing-certificate"},
-		{"sign as a CA", signing, []string{"--private-key", ca.file("root.key"), "--signing-certificate", ca.file("root.crt")}, exitFailed, "CA"},
+		{"sign as a CA", signing, []string{"--private-key", ca.file("root.key"), "--signing-certificate", ca.file("root.crt")}, exitFailed, "digitalSignature"},
 		{"sign with an unknown hash", signing, []string{"--private-key", file("k.key"), "--hash", "md5"}, exitFailed, "md5"},
 		{"sign in shards of nothing", signing, []string{"--private-key", file("k.key"), "--shard-size", "0"}, exitFailed, "--shard-size"},
 		{"sign in shards and files", signing, []string{"--private-key", file("k.key"), "--shard-size", "1MB", "--files"}, exitFailed, "shard-size"},

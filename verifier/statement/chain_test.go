@@ -119,14 +119,19 @@ func TestVerifyChain(t *testing.T) {
 }
 
 func TestCheckLeaf(t *testing.T) {
-	key := newKey(t, elliptic.P256())
+	rootKey, key := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
+	root := issue(t, "root", rootKey, nil, nil, authority)
 	tests := []struct {
 		name   string
 		change func(*x509.Certificate)
 		ok     bool
 	}{
 		{"code signer", codeSigner, true},
-		{"CA", func(c *x509.Certificate) { codeSigner(c); c.IsCA = true }, false},
+		{"marked as a CA that issues nothing", func(c *x509.Certificate) { codeSigner(c); c.IsCA = true }, true},
+		{"CA", func(c *x509.Certificate) {
+			codeSigner(c)
+			c.IsCA, c.KeyUsage = true, c.KeyUsage|x509.KeyUsageCertSign
+		}, false},
 		{"key agreement only", func(c *x509.Certificate) { codeSigner(c); c.KeyUsage = x509.KeyUsageKeyAgreement }, false},
 		{"no key usage", func(c *x509.Certificate) { codeSigner(c); c.KeyUsage = 0 }, false},
 		{"no extended key usage", func(c *x509.Certificate) { codeSigner(c); c.ExtKeyUsage = nil }, false},
@@ -141,7 +146,7 @@ func TestCheckLeaf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			leaf := issue(t, "leaf", key, nil, nil, tt.change)
+			leaf := issue(t, "leaf", key, root, rootKey, tt.change)
 			if err := statement.CheckLeaf(leaf); (err == nil) != tt.ok {
 				t.Errorf("CheckLeaf = %v, want accepted %v", err, tt.ok)
 			}
@@ -149,6 +154,13 @@ func TestCheckLeaf(t *testing.T) {
 				t.Errorf("NewChainSigner = %v, want accepted %v", err, tt.ok)
 			}
 		})
+	}
+	self := issue(t, "self", key, nil, nil, func(c *x509.Certificate) {
+		codeSigner(c)
+		c.IsCA, c.KeyUsage = true, c.KeyUsage|x509.KeyUsageCertSign
+	})
+	if err := statement.CheckLeaf(self); err != nil {
+		t.Errorf("CheckLeaf(a root that signs for itself) = %v, want nil", err)
 	}
 	if _, err := statement.NewChainSigner(newKey(t, elliptic.P256()), []*x509.Certificate{issue(t, "leaf", key, nil, nil, codeSigner)}); err == nil {
 		t.Error("NewChainSigner(another key) = nil, want an error")

@@ -91,12 +91,16 @@ func (s *Signed) VerifyChain(trusted []*x509.Certificate, at time.Time) error {
 	return s.verify(leaf.PublicKey)
 }
 
-// CheckLeaf returns nil if the certificate may sign at all (OMS v1.0 section 8.2): not a CA, for digital signatures,
-// for code signing by name. What crypto/x509 lets pass when it is absent must be present here.
+// CheckLeaf returns nil if the certificate may sign at all (OMS v1.0 sections 4.1 and 8.2): for digital signatures, for
+// code signing by name, and not one that issues certificates. What crypto/x509 lets pass when it is absent must be
+// present here.
+//
+// A certificate that says CA:TRUE without the right to sign certificates issues none (RFC 5280 section 4.2.1.9): leaves
+// of that kind are about, and are leaves. A self-signed one is its own root and is taken only by who trusts just it.
 func CheckLeaf(leaf *x509.Certificate) error {
 	var errs []error
-	if leaf.IsCA {
-		errs = append(errs, errors.New("the leaf is a CA certificate"))
+	if leaf.IsCA && leaf.KeyUsage&x509.KeyUsageCertSign != 0 && !selfSigned(leaf) {
+		errs = append(errs, errors.New("the leaf is a CA certificate: it may sign certificates"))
 	}
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		errs = append(errs, errors.New("the leaf's key usage lacks digitalSignature"))
