@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -123,29 +122,18 @@ func (f *modelSignFlags) signer(s streams) (*statement.Signer, modelSigner, erro
 	if err != nil {
 		return nil, modelSigner{}, err
 	}
-	if f.certificate == "" {
-		if len(f.chain) > 0 {
-			return nil, modelSigner{}, errors.New("--certificate-chain needs --signing-certificate")
-		}
-		who, err := keyModelSigner(key.Public())
-		if err != nil {
-			return nil, who, err
-		}
-		signer, err := statement.NewKeySigner(key)
-		return signer, who, err
+	if f.certificate == "" && len(f.chain) > 0 {
+		return nil, modelSigner{}, errors.New("--certificate-chain needs --signing-certificate")
 	}
-	chain, err := readCertificates(append([]string{f.certificate}, f.chain...))
+	signer, err := newSigner(s, key, f.certificate, f.chain)
 	if err != nil {
-		return nil, modelSigner{}, fmt.Errorf("read certificates: %w", err)
+		return nil, modelSigner{}, err
 	}
-	for _, c := range chain {
-		if now := time.Now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
-			fmt.Fprintf(s.err, "weighbridge: certificate %s is valid from %s to %s, not now: verifiers will refuse what it signs\n",
-				c.Subject, c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
-		}
+	if f.certificate != "" {
+		return signer, certificateModelSigner(signer.Certificate()), nil
 	}
-	signer, err := statement.NewChainSigner(key, chain)
-	return signer, certificateModelSigner(chain[0]), err
+	who, err := keyModelSigner(key.Public())
+	return signer, who, err
 }
 
 func (f *modelSignFlags) privateKey() (crypto.Signer, error) {

@@ -46,7 +46,7 @@ that this version can't enforce is refused. Prints the release id, and nothing e
 			if file == "" {
 				return fmt.Errorf("%s: -f is required", what)
 			}
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ RELEASE is a statement file or a release id.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			const what = "release approve"
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ above the highest in the statements directory. RELEASE is a statement file or a 
 			if channel == "" || epoch == "" {
 				return fmt.Errorf("%s: --channel and --epoch are required", what)
 			}
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}

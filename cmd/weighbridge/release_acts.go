@@ -39,7 +39,7 @@ RELEASE is a statement file or a release id.`,
 			if !known {
 				return fmt.Errorf("%s: --result is required: passed or failed", what)
 			}
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}
@@ -96,7 +96,7 @@ the publication before the highest one in the statements directory.`,
 			if channel == "" || to == "" || epoch == "" || reason == "" {
 				return fmt.Errorf("%s: --channel, --to, --epoch and --reason are required", what)
 			}
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}
@@ -170,7 +170,7 @@ heard of it remembers it for ever. RELEASE is a statement file or a release id, 
 			if strings.TrimSpace(reason) == "" {
 				return fmt.Errorf("%s: --reason is required", what)
 			}
-			signer, err := o.signer(what)
+			signer, err := o.signer(s, what)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,17 +40,17 @@ func (o *signFlags) add(s streams, cmd *cobra.Command) {
 	f.StringVar(&o.password, "password", "", "file that holds the password of an encrypted private key")
 	f.StringVar(&o.out, "out", "", "file to write the statement to")
 	f.StringVar(&o.statements, "statements", "", "statements directory, to write to (without --out) and to look in")
-	f.StringVar(&o.certificate, "certificate", "", "sign as an X.509 identity (not in this version)")
-	f.StringArrayVar(&o.chain, "certificate-chain", nil, "chain of --certificate (not in this version)")
+	f.StringVar(&o.certificate, "certificate", "", "PEM certificate of --key: sign as an X.509 identity")
+	f.StringArrayVar(&o.chain, "certificate-chain", nil, "PEM certificates that lead from --certificate to a root; may be repeated")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.StringVar(&o.server, "server", "", "submit to a gateway by its control socket")
 }
 
 // signer checks the flags and reads the key.
-func (o *signFlags) signer(what string) (*statement.Signer, error) {
+func (o *signFlags) signer(s streams, what string) (*statement.Signer, error) {
 	switch {
-	case o.certificate != "" || len(o.chain) > 0:
-		return nil, refused(what, errors.New("this version signs statements with bare keys only; --certificate is not in it yet"))
+	case o.certificate == "" && len(o.chain) > 0:
+		return nil, fmt.Errorf("%s: --certificate-chain needs --certificate", what)
 	case o.key == "":
 		return nil, fmt.Errorf("%s: --key is required", what)
 	case o.out == "" && o.statements == "" && o.server == "":
@@ -59,11 +60,29 @@ func (o *signFlags) signer(what string) (*statement.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	signer, err := statement.NewKeySigner(key)
+	signer, err := newSigner(s, key, o.certificate, o.chain)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return signer, nil
+}
+
+// newSigner signs as a bare key or, if a certificate is named, under that.
+func newSigner(s streams, key crypto.Signer, certificate string, more []string) (*statement.Signer, error) {
+	if certificate == "" {
+		return statement.NewKeySigner(key)
+	}
+	chain, err := readCertificates(append([]string{certificate}, more...))
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	for _, c := range chain {
+		if now := time.Now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
+			fmt.Fprintf(s.err, "weighbridge: certificate %s is valid from %s to %s, not now: verifiers will refuse what it signs\n",
+				c.Subject, c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	return statement.NewChainSigner(key, chain)
 }
 
 // sign signs the payload, writes the statement, whole or not at all, or submits it, and prints its id. A file that holds
@@ -90,7 +109,7 @@ func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer,
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	same, err := holds(path, signed.ID(), signer.Public())
+	same, err := holds(path, signed.ID(), signer)
 	if err != nil {
 		return withHint(refused(what, err), "choose another --out, or move the file away")
 	}
@@ -123,15 +142,15 @@ func (o *signFlags) file(kind string, id statement.ID, signer *statement.Signer)
 	return filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, id.Hex(), key)), nil
 }
 
-// holds reports whether a file holds a statement by a key; it is an error if the file holds anything else.
-func holds(path string, id statement.ID, pub crypto.PublicKey) (bool, error) {
+// holds reports whether a file holds a statement by a signer; it is an error if the file holds anything else.
+func holds(path string, id statement.ID, signer *statement.Signer) (bool, error) {
 	data, err := store.ReadFile(path, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
-	if s, err := statement.Parse(data); err == nil && s.ID() == id && s.VerifyKey(pub) == nil {
+	if s, err := statement.Parse(data); err == nil && s.ID() == id && signer.Made(s) {
 		return true, nil
 	}
 	return false, fmt.Errorf("%s exists and holds something else", path)

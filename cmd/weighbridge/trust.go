@@ -278,6 +278,12 @@ func (p shownPolicy) print(out io.Writer) error {
 			}
 			fmt.Fprintf(&b, "    %s\n", id)
 		}
+		if identity.Certificate != "" {
+			fmt.Fprintf(&b, "    certificates of %s from %d trusted certificates\n", identity.Certificate, len(identity.Roots))
+		}
+	}
+	if n := len(p.TimestampAuthorities); n > 0 {
+		fmt.Fprintf(&b, "time by authorities under %d trusted certificates\n", n)
 	}
 	b.WriteString("roles\n")
 	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {

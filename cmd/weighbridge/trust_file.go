@@ -17,11 +17,15 @@ import (
 
 // policyFile is POLICY.yaml.
 type policyFile struct {
-	APIVersion string                  `yaml:"apiVersion"` // weighbridge/v1
-	Kind       string                  `yaml:"kind"`       // TrustPolicy
-	Version    whole                   `yaml:"version"`    // strictly increasing
-	Previous   string                  `yaml:"previous"`   // the policy before: its digest, or its signed file
-	Expires    instant                 `yaml:"expires"`
+	APIVersion string  `yaml:"apiVersion"` // weighbridge/v1
+	Kind       string  `yaml:"kind"`       // TrustPolicy
+	Version    whole   `yaml:"version"`    // strictly increasing
+	Previous   string  `yaml:"previous"`   // the policy before: its digest, or its signed file
+	Expires    instant `yaml:"expires"`
+
+	// TimestampAuthorities are PEM files of certificates: whose word counts on when something was signed (RFC 3161).
+	TimestampAuthorities []string `yaml:"timestampAuthorities"`
+
 	Identities map[string]identityFile `yaml:"identities"`
 	Roles      map[string]roleFile     `yaml:"roles"`
 	Channels   map[string]channelFile  `yaml:"channels"`
@@ -31,10 +35,14 @@ type identityFile struct {
 	Keys  []string  `yaml:"keys"`  // PEM files, or key ids of keys in *.pub files beside the policy
 	State yaml.Node `yaml:"state"` // active, {retired: TIME} or {compromised: TIME}
 
+	// Certificate is the subject of the certificates that the identity signs under ("CN=Dora,O=Bank", as openssl x509
+	// -subject -nameopt RFC2253 writes it), or a PEM file of one, with its chain. Roots are PEM files of the certificates
+	// they come from; default: those in the chain.
+	Certificate string   `yaml:"certificate"`
+	Roots       []string `yaml:"roots"`
+
 	// Kinds of identity of later versions.
 	SPIFFE      yaml.Node `yaml:"spiffe"`
-	Roots       yaml.Node `yaml:"roots"`
-	Certificate yaml.Node `yaml:"certificate"`
 	Sigstore    yaml.Node `yaml:"sigstore"`
 	TrustedRoot yaml.Node `yaml:"trustedRoot"`
 }
@@ -85,6 +93,7 @@ func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document
 		Channels:   map[string]trust.ChannelRules{},
 	}
 	doc.Previous = f.previous(p.Previous)
+	doc.TimestampAuthorities = f.certificates("timestampAuthorities", p.TimestampAuthorities)
 	beside := keysBeside(path, known)
 	for name, identity := range p.Identities {
 		doc.Identities[name] = f.identity("identities."+name, identity, beside)
@@ -109,12 +118,13 @@ func (f *yamlFile) identity(path string, in identityFile, beside map[statement.K
 	for _, later := range []struct {
 		key  string
 		node yaml.Node
-	}{{"spiffe", in.SPIFFE}, {"roots", in.Roots}, {"certificate", in.Certificate}, {"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
+	}{{"spiffe", in.SPIFFE}, {"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
 		if !later.node.IsZero() {
-			f.add(path+"."+later.key, "this version knows identities by keys only; %s is not in it yet", later.key)
+			f.add(path+"."+later.key, "this version knows identities by keys and certificates; %s is not in it yet", later.key)
 		}
 	}
 	out := trust.Identity{State: f.state(path+".state", in.State)}
+	out.Certificate, out.Roots = f.certificate(path, in)
 	for i, entry := range in.Keys {
 		at := fmt.Sprintf("%s.keys[%d]", path, i)
 		text, err := f.key(entry, beside)
@@ -128,6 +138,44 @@ func (f *yamlFile) identity(path string, in identityFile, beside map[statement.K
 		}
 	}
 	return out
+}
+
+// certificate returns the name and the roots of an identity that signs under certificates.
+func (f *yamlFile) certificate(path string, in identityFile) (name string, roots []string) {
+	roots = f.certificates(path+".roots", in.Roots)
+	if in.Certificate == "" || strings.Contains(in.Certificate, "=") {
+		return in.Certificate, roots
+	}
+	chain, err := readCertificates([]string{f.resolve(in.Certificate)})
+	if err != nil {
+		f.add(path+".certificate", "is neither a subject such as CN=Dora,O=Bank nor a PEM file: %v", err)
+		return "", nil
+	}
+	if name, err = statement.SubjectOf(chain[0]); err != nil {
+		f.add(path+".certificate", "%v", err)
+	}
+	if in.Roots == nil {
+		for _, c := range chain {
+			if c != chain[0] || statement.SelfSigned(c) {
+				roots = append(roots, trust.CertificatePEM(c.Raw))
+			}
+		}
+	}
+	return name, roots
+}
+
+// certificates reads PEM files of certificates.
+func (f *yamlFile) certificates(path string, files []string) (texts []string) {
+	for i, file := range files {
+		all, err := readCertificates([]string{f.resolve(file)})
+		if err != nil {
+			f.add(fmt.Sprintf("%s[%d]", path, i), "%v", err)
+		}
+		for _, c := range all {
+			texts = append(texts, trust.CertificatePEM(c.Raw))
+		}
+	}
+	return texts
 }
 
 // key returns the PEM of a key file or of a known key.

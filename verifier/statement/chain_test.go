@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -115,6 +116,82 @@ func TestVerifyChain(t *testing.T) {
 	}
 	if err := s.VerifyKey(leafKey.Public()); !errors.Is(err, statement.ErrSignature) {
 		t.Errorf("VerifyKey(leaf's key) = %v, want %v: a chain is not a bare key", err, statement.ErrSignature)
+	}
+}
+
+// TestVerifyChainEver holds the spans against VerifyChain at times in, between and around them.
+func TestVerifyChainEver(t *testing.T) {
+	rootKey, midKey, leafKey := newKey(t, elliptic.P256()), newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
+	from := func(from, to time.Duration, kind func(*x509.Certificate)) func(*x509.Certificate) {
+		return func(c *x509.Certificate) {
+			kind(c)
+			c.NotBefore, c.NotAfter = noon.Add(from), noon.Add(to)
+		}
+	}
+	root := issue(t, "root", rootKey, nil, nil, from(-10*day, 10*day, authority))
+	first := issue(t, "mid", midKey, root, rootKey, from(-9*day, -2*day, authority))
+	second := issue(t, "mid", midKey, root, rootKey, from(2*day, 9*day, authority))
+	leaf := issue(t, "leaf", leafKey, first, midKey, from(-5*day, 5*day, codeSigner))
+	signer, err := statement.NewChainSigner(leafKey, []*x509.Certificate{leaf, first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := signer.Sign(newPayload(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name    string
+		bundle  []byte
+		trusted []*x509.Certificate
+		err     error
+	}{
+		{"one span", bundle, []*x509.Certificate{root}, nil},
+		{"two spans", bundle, []*x509.Certificate{root, second}, nil},
+		{"another root", bundle, []*x509.Certificate{issue(t, "root", midKey, nil, nil, authority)}, statement.ErrChain},
+		{"no root", bundle, []*x509.Certificate{second}, statement.ErrChain},
+		{"altered", withPayload(bundle, []byte(string(newPayload(t))[:len(newPayload(t))-1]+" }")), []*x509.Certificate{root}, statement.ErrSignature},
+		{"signed by a key", sign(t, leafKey, newPayload(t)), []*x509.Certificate{root}, statement.ErrChain},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := statement.Parse(tt.bundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spans, err := s.VerifyChainEver(tt.trusted)
+			if !errors.Is(err, tt.err) || (err == nil) != (len(spans) > 0) {
+				t.Fatalf("VerifyChainEver = %v, %v, want %v", spans, err, tt.err)
+			}
+			for hours := -12 * 24; hours <= 12*24; hours += 3 {
+				at := noon.Add(time.Duration(hours) * time.Hour)
+				in := slices.ContainsFunc(spans, func(v statement.Validity) bool { return v.Contains(at) })
+				if want := s.VerifyChain(tt.trusted, at) == nil; in != want {
+					t.Errorf("%s is in %v: %v, want %v", at, spans, in, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSubjectOf(t *testing.T) {
+	key := newKey(t, elliptic.P256())
+	name := func(values ...string) (all pkix.Name) {
+		for _, v := range values {
+			all.ExtraNames = append(all.ExtraNames, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 3}, Value: v})
+		}
+		return all
+	}
+	for want, subject := range map[string]pkix.Name{
+		"CN=Dora,OU=Risk,O=Bank": {CommonName: "Dora", OrganizationalUnit: []string{"Risk"}, Organization: []string{"Bank"}},
+		`CN=Dora\,O=Bank`:        {CommonName: "Dora,O=Bank"},
+		"CN=Dora,CN=mallory":     name("mallory", "Dora"),
+		"":                       {},
+	} {
+		c := issue(t, "", key, nil, nil, func(c *x509.Certificate) { codeSigner(c); c.Subject = subject })
+		if got, err := statement.SubjectOf(c); err != nil || got != want {
+			t.Errorf("SubjectOf = %q, %v, want %q", got, err, want)
+		}
 	}
 }
 

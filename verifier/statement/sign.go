@@ -45,6 +45,22 @@ func NewChainSigner(key crypto.Signer, chain []*x509.Certificate) (*Signer, erro
 	return &Signer{key: key, chain: chain}, nil
 }
 
+// Certificate returns the certificate that the signer signs under, nil for a bare key.
+func (s *Signer) Certificate() *x509.Certificate {
+	if len(s.chain) == 0 {
+		return nil
+	}
+	return s.chain[0]
+}
+
+// Made reports whether a statement was signed by this signer: by this key, and bare or under this certificate.
+func (s *Signer) Made(signed *Signed) bool {
+	if s.chain == nil {
+		return signed.VerifyKey(s.key.Public()) == nil
+	}
+	return len(signed.certificates) > 0 && signed.certificates[0].Equal(s.chain[0]) && signed.verify(s.key.Public()) == nil
+}
+
 // Public returns the signer's public key.
 func (s *Signer) Public() crypto.PublicKey { return s.key.Public() }
 

@@ -32,6 +32,8 @@ var (
 	ErrMalformed = errors.New("malformed statement")
 	// ErrSignature means the statement is well-formed but was not signed by the one that was asked about.
 	ErrSignature = errors.New("signature does not verify")
+	// ErrChain means the certificate that the signer shows is not one that the trusted roots stand behind.
+	ErrChain = errors.New("certificate is not trusted")
 )
 
 // An ID names a statement: "sha256:" and the hex SHA-256 of the DSSE payload bytes as signed. It does not depend on

@@ -13,11 +13,11 @@ import (
 // An act is one statement and the identities that signed it, active or retired, in however many bundles. It is keyed on the
 // statement's id and the identity, never on a bundle's bytes: anyone can make a second valid bundle of a statement.
 type act struct {
-	id     statement.ID
-	kind   string
-	signed *statement.Signed
-	unread error                               // why it can't be read; it counts for nothing then
-	keys   map[string]map[statement.KeyID]bool // identity to those of its keys that signed
+	id         statement.ID
+	kind       string
+	signed     *statement.Signed
+	unread     error                  // why it can't be read; it counts for nothing then
+	signatures map[string][]signature // by identity; each once, sorted
 
 	release     *Release     // of a release
 	about       statement.ID // the release, or the weights' root, that the others are about
@@ -27,7 +27,7 @@ type act struct {
 	withdrawal  Withdrawal
 }
 
-func (a *act) identities() []string { return slices.Sorted(maps.Keys(a.keys)) }
+func (a *act) identities() []string { return slices.Sorted(maps.Keys(a.signatures)) }
 
 // evidence is what remains of the statements after every signature was verified: acts by known identities, readable to
 // the last field. Everything else is a reason. It can be added to.
@@ -77,26 +77,38 @@ func (e *evidence) add(s *statement.Signed) {
 		refuse(RuleUnknownPredicate, "", "a policy is accepted by the site's root keys, never from among the statements")
 		return
 	}
-	k, rule, why := e.policy.signer(s)
+	sig, rule, who, why := e.policy.signer(s)
 	switch {
 	case rule != "":
-		refuse(rule, "", "%s", why)
+		refuse(rule, who, "%s", why)
 	case kind == "":
-		refuse(RuleUnknownPredicate, k.identity, "this version does not read statements of type %.200q", s.PredicateType())
-	case !e.policy.doc.Identities[k.identity].State.Compromised.IsZero():
-		refuse(RuleLifecycle, k.identity, "%s is %s, and no trusted time says that this is older", k.identity, e.policy.doc.Identities[k.identity].State)
+		refuse(RuleUnknownPredicate, sig.identity, "this version does not read statements of type %.200q", s.PredicateType())
 	default:
 		a := e.acts[id]
 		if a == nil {
-			a = &act{id: id, kind: kind, signed: s, keys: map[string]map[statement.KeyID]bool{}}
+			a = &act{id: id, kind: kind, signed: s, signatures: map[string][]signature{}}
 			e.acts[id] = a
 			e.index(a)
 		}
-		if a.keys[k.identity] == nil {
-			a.keys[k.identity] = map[statement.KeyID]bool{}
-		}
-		a.keys[k.identity][k.id] = true
+		a.add(sig)
 	}
+}
+
+// add keeps one signature more.
+func (a *act) add(sig signature) {
+	all := a.signatures[sig.identity]
+	if at, there := slices.BinarySearchFunc(all, sig, compareSignatures); !there {
+		a.signatures[sig.identity] = slices.Insert(all, at, sig)
+	}
+}
+
+// keys returns how many distinct keys of an identity signed.
+func (a *act) keys(who string) int {
+	distinct := map[statement.KeyID]bool{}
+	for _, s := range a.signatures[who] {
+		distinct[s.key] = true
+	}
+	return len(distinct)
 }
 
 // index reads a new act and puts it where it is looked for.
@@ -161,27 +173,4 @@ func (a *act) read() (err error) {
 		a.about, a.withdrawal, err = ParseWithdrawal(a.signed)
 	}
 	return err
-}
-
-// signer returns the key of the policy that made the bundle's signature, or the rule it breaks and why.
-func (p *Policy) signer(s *statement.Signed) (k *key, rule, why string) {
-	if s.Material() != statement.MaterialKey {
-		return nil, RuleUnknownIdentity, "signed under a certificate; this version knows identities by their keys only"
-	}
-	if hint := s.Hint(); hint != "" {
-		k := p.hints[hint]
-		if k == nil {
-			return nil, RuleUnknownIdentity, "signed by a key that the policy gives to no identity"
-		}
-		if err := s.VerifyKey(k.public); err != nil {
-			return nil, RuleSignature, fmt.Sprintf("names a key of %s, but its signature is not by that key: the statement was altered or forged", k.identity)
-		}
-		return k, "", ""
-	}
-	for _, id := range slices.Sorted(maps.Keys(p.keys)) {
-		if k := p.keys[id]; s.VerifyKey(k.public) == nil {
-			return k, "", ""
-		}
-	}
-	return nil, RuleUnknownIdentity, "no key that the policy gives to an identity made its signature"
 }

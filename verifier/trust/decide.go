@@ -213,15 +213,6 @@ func (c *channelCase) publishRule(a *act) *Rule {
 	return &c.rules.Publish
 }
 
-// lifecycle says why a statement of an identity that has retired does not count, "" if it does: what was accepted before
-// the policy that retired it still does.
-func (c *channelCase) lifecycle(a *act, who string) string {
-	if c.policy.active(who) || slices.Contains(c.floor.Channels[c.name].Counted, Act{a.id, who}) {
-		return ""
-	}
-	return fmt.Sprintf("%s is %s, and this was not accepted before", who, c.policy.doc.Identities[who].State)
-}
-
 // candidates returns the publications on this channel by members of the publishing role, the highest epoch first.
 func (c *channelCase) candidates() []*act {
 	var found []*act
@@ -238,8 +229,8 @@ func (c *channelCase) candidates() []*act {
 			switch {
 			case !c.policy.holds(who, rule.Role):
 				c.say(RuleRole, a, who, false, "%s is no %s, so may not %s %s", who, rule.Role, verb(a), c.name)
-			case c.lifecycle(a, who) != "":
-				c.say(RuleLifecycle, a, who, false, "%s", c.lifecycle(a, who))
+			case c.retired(a, who) != "":
+				c.say(RuleLifecycle, a, who, false, "%s", c.retired(a, who))
 			default:
 				members++
 			}
@@ -268,7 +259,7 @@ func verb(a *act) string {
 // refuse says of every publisher who signed a publication why it does not count.
 func (c *channelCase) refuse(a *act, rule, why string) {
 	for _, who := range a.identities() {
-		if c.policy.holds(who, c.publishRule(a).Role) && c.lifecycle(a, who) == "" {
+		if c.policy.holds(who, c.publishRule(a).Role) && c.retired(a, who) == "" {
 			c.say(rule, a, who, false, "%s", why)
 		}
 	}
@@ -303,12 +294,16 @@ func (c *channelCase) publishers(a *act, release *releaseCase, separated map[str
 	var count []string
 	role := c.publishRule(a).Role
 	for _, who := range a.identities() {
-		if !c.policy.holds(who, role) || c.lifecycle(a, who) != "" {
+		if !c.policy.holds(who, role) || c.retired(a, who) != "" {
 			continue
 		}
 		if first, ok := release.acts(who, role); !ok {
 			separated[who] = true
 			c.say(RuleSeparation, a, who, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
+			continue
+		}
+		if why := c.lapsed(a, who); why != "" {
+			c.say(RuleExpired, a, who, false, "%s", why)
 			continue
 		}
 		count = append(count, who)

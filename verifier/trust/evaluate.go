@@ -37,11 +37,12 @@ func (r *releaseCase) judgeEvaluations() {
 	slices.Sort(r.evaluation.by)
 }
 
-// countsAsEvaluator reports whether a signer's word on this release is one that the channel listens to.
+// countsAsEvaluator reports whether a signer's word on this release is one that the channel listens to. It is asked of
+// failures, which go on counting when the certificate has lapsed: time alone must not make good what has failed.
 func (r *releaseCase) countsAsEvaluator(a *act) bool {
 	role := r.evaluation.rule.Role
 	return slices.ContainsFunc(a.identities(), func(who string) bool {
-		if !r.channel.policy.holds(who, role) || r.channel.lifecycle(a, who) != "" {
+		if !r.channel.policy.holds(who, role) || r.channel.retired(a, who) != "" {
 			return false
 		}
 		_, ok := r.acts(who, role)

@@ -10,6 +10,7 @@ const (
 	maxArgs           = 64        // arguments of a runtime
 	maxIdentities     = 4096
 	maxKeys           = 64 // keys of one identity
+	maxRoots          = 64 // trusted certificates of one identity, or for the time
 	maxRoles          = 256
 	maxChannels       = 1024
 	maxTests          = 4096    // tests that an evaluation or a requirement names

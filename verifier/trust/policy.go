@@ -3,6 +3,7 @@ package trust
 import (
 	"cmp"
 	"crypto"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,15 +23,22 @@ type Document struct {
 	Identities map[string]Identity `json:"identities"`
 	// RootKeys are public keys (PEM) that sign policies and belong to no identity. They grant nothing: a site that
 	// pins only a key's id finds the key itself here.
-	RootKeys []string                `json:"rootKeys,omitempty"`
-	Roles    map[string]Role         `json:"roles"`
-	Channels map[string]ChannelRules `json:"channels"`
+	RootKeys []string `json:"rootKeys,omitempty"`
+	// TimestampAuthorities are PEM certificates of the RFC 3161 authorities whose word on when something was signed
+	// counts: roots, and others that help to build their chains.
+	TimestampAuthorities []string                `json:"timestampAuthorities,omitempty"`
+	Roles                map[string]Role         `json:"roles"`
+	Channels             map[string]ChannelRules `json:"channels"`
 }
 
-// An Identity is one person or machine. All of its keys are one identity.
+// An Identity is one person or machine. All of its keys and certificates are one identity.
 type Identity struct {
-	Keys  []string `json:"keys"` // PEM public keys
-	State State    `json:"state,omitzero"`
+	Keys []string `json:"keys,omitempty"` // PEM public keys
+	// Certificate is the subject, as [statement.SubjectOf] writes it, of the X.509 certificates that the identity signs
+	// under, and Roots are the PEM certificates they come from: roots, and others that help to build the chain.
+	Certificate string   `json:"certificate,omitempty"`
+	Roots       []string `json:"roots,omitempty"`
+	State       State    `json:"state,omitzero"`
 }
 
 // A State says since when an identity is no longer active; the zero value is active.
@@ -102,11 +110,13 @@ var (
 //
 // Only [Anchor.Accept] says that the site's root keys stand behind it; one from [ParsePolicy] is well-formed, no more.
 type Policy struct {
-	doc    Document
-	digest statement.ID
-	keys   map[statement.KeyID]*key
-	hints  map[string]*key // every spelling of a bundle's hint to the key it names
-	roots  []crypto.PublicKey
+	doc         Document
+	digest      statement.ID
+	keys        map[statement.KeyID]*key
+	hints       map[string]*key     // every spelling of a bundle's hint to the key it names
+	subjects    map[string]*subject // by the name in their certificates
+	roots       []crypto.PublicKey
+	authorities []*x509.Certificate // for the time
 }
 
 // key is one public key and the identity whose it is.
@@ -146,13 +156,24 @@ func ParsePolicy(s *statement.Signed) (*Policy, error) {
 	if _, got := s.Subject(); got != want {
 		return nil, fmt.Errorf("policy: %w: its subject is not the SHA-256 of its predicate", ErrMalformed)
 	}
-	p := &Policy{doc: d, digest: s.ID(), keys: map[statement.KeyID]*key{}, hints: map[string]*key{}}
+	p := &Policy{doc: d, digest: s.ID(), keys: map[statement.KeyID]*key{}, hints: map[string]*key{}, subjects: map[string]*subject{}}
 	for name, identity := range d.Identities {
 		for _, text := range identity.Keys {
 			if err := p.addKey(name, text); err != nil {
 				return nil, fmt.Errorf("policy: %w", err)
 			}
 		}
+		if identity.Certificate == "" {
+			continue
+		}
+		roots, err := parseCertificates(identity.Roots)
+		if err != nil {
+			return nil, fmt.Errorf("policy: %w", err)
+		}
+		p.subjects[identity.Certificate] = &subject{name, roots}
+	}
+	if p.authorities, err = parseCertificates(d.TimestampAuthorities); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
 	}
 	for _, text := range d.RootKeys {
 		pub, err := statement.ParsePublicKey([]byte(text))

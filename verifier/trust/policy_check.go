@@ -70,15 +70,21 @@ func (d Document) Check() error {
 // checkIdentities also makes sure that no key belongs to two identities: who signed would not be decided, and one
 // person could count as two.
 func (d Document) checkIdentities(bad *problems) {
-	owner := map[statement.KeyID]string{}
+	owner, holder := map[statement.KeyID]string{}, map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(d.Identities)) {
 		identity, path := d.Identities[name], "identities."+name
 		if err := checkName(name); err != nil {
 			bad.add(path, "%v", err)
 		}
-		if len(identity.Keys) == 0 || len(identity.Keys) > maxKeys {
-			bad.add(path+".keys", "has %d keys, want 1 to %d", len(identity.Keys), maxKeys)
+		if len(identity.Keys) > maxKeys || len(identity.Keys) == 0 && identity.Certificate == "" {
+			bad.add(path+".keys", "has %d keys, want 1 to %d, or a certificate", len(identity.Keys), maxKeys)
 			continue
+		}
+		identity.checkCertificate(bad, path)
+		if other := holder[identity.Certificate]; other != "" {
+			bad.add(path+".certificate", "%q is the name of %s already", identity.Certificate, other)
+		} else if identity.Certificate != "" {
+			holder[identity.Certificate] = name
 		}
 		if !identity.State.Retired.IsZero() && !identity.State.Compromised.IsZero() {
 			bad.add(path+".state", "is retired and compromised at once")
@@ -89,6 +95,45 @@ func (d Document) checkIdentities(bad *problems) {
 	}
 	for i, text := range d.RootKeys {
 		checkKey(bad, fmt.Sprintf("rootKeys[%d]", i), "", text, owner)
+	}
+	checkCertificates(bad, "timestampAuthorities", d.TimestampAuthorities)
+}
+
+// checkCertificate checks the X.509 side of an identity.
+func (i Identity) checkCertificate(bad *problems, path string) {
+	checkLine(bad, path+".certificate", i.Certificate, false)
+	switch {
+	case i.Certificate == "" && len(i.Roots) > 0:
+		bad.add(path+".certificate", "is required beside roots: without a name every certificate from these roots would be this identity's")
+	case i.Certificate != "" && len(i.Roots) == 0:
+		bad.add(path+".roots", "is required beside certificate: without roots anyone could issue one of that name")
+	default:
+		checkCertificates(bad, path+".roots", i.Roots)
+	}
+}
+
+// checkCertificates checks a list of trusted certificates. What is no root only helps to build a chain, so there must be
+// one that is.
+func checkCertificates(bad *problems, path string, texts []string) {
+	if len(texts) > maxRoots {
+		bad.add(path, "has %d certificates, more than %d", len(texts), maxRoots)
+		return
+	}
+	roots := 0
+	for i, text := range texts {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c, err := parseCertificate(text)
+		switch {
+		case err != nil:
+			bad.add(at, "%v", err)
+		case slices.Index(texts, text) != i:
+			bad.add(at, "is listed twice")
+		case statement.SelfSigned(c):
+			roots++
+		}
+	}
+	if len(texts) > 0 && roots == 0 {
+		bad.add(path, "holds no root, which is signed by its own key: the others only help to build a chain")
 	}
 }
 
@@ -136,8 +181,20 @@ func (d Document) checkRoles(bad *problems) {
 			}
 			seen[member] = true
 		}
+		if name == rootRole {
+			d.checkRootMembers(bad, path, role)
+		}
 		if role.Threshold < 0 || role.Threshold > len(seen) {
 			bad.add(path+".threshold", "is %d of %d members", role.Threshold, len(seen))
+		}
+	}
+}
+
+// checkRootMembers wants a key of each: whether a policy was signed by enough of them must not change with the time.
+func (d Document) checkRootMembers(bad *problems, path string, role Role) {
+	for i, member := range role.Members {
+		if identity, known := d.Identities[member]; known && len(identity.Keys) == 0 {
+			bad.add(fmt.Sprintf("%s.members[%d]", path, i), "%q has no key, and policies are signed by keys, not under certificates", member)
 		}
 	}
 }

@@ -27,6 +27,11 @@ func TestNewPolicy(t *testing.T) {
 		return func(d *trust.Document) { d.Identities[name] = i }
 	}
 	alice := s.PublicPEM("alice")
+	ca := s.NewCA("house")
+	root, leaf := trust.CertificatePEM(ca.Root.Raw), trust.CertificatePEM(ca.Issue("dave", nil).Raw)
+	under := func(name string, roots ...string) trust.Identity {
+		return trust.Identity{Certificate: name, Roots: roots}
+	}
 	tests := []struct {
 		name string
 		edit func(*trust.Document)
@@ -54,6 +59,23 @@ func TestNewPolicy(t *testing.T) {
 		{"key with text around it", identity("dave", trust.Identity{Keys: []string{s.PublicPEM("dave") + "\n"}}), "identities.dave.keys[0]"},
 		{"key listed twice", identity("dave", trust.Identity{Keys: []string{s.PublicPEM("dave"), s.PublicPEM("dave")}}), "identities.dave.keys[1]"},
 		{"key of two identities", identity("dave", trust.Identity{Keys: []string{alice}}), "identities.dave.keys[0]"},
+		{"certificate", identity("dave", under("CN=dave", root)), ""},
+		{"certificate without roots", identity("dave", under("CN=dave")), "identities.dave.roots"},
+		{"roots without certificate", identity("dave", trust.Identity{Keys: []string{s.PublicPEM("dave")}, Roots: []string{root}}), "identities.dave.certificate"},
+		{"certificate with a name that can't be shown", identity("dave", under("CN=dave\x1b", root)), "identities.dave.certificate"},
+		{"root that is none", identity("dave", under("CN=dave", "house")), "identities.dave.roots[0]"},
+		{"root with text around it", identity("dave", under("CN=dave", root+"\n")), "identities.dave.roots[0]"},
+		{"root listed twice", identity("dave", under("CN=dave", root, root)), "identities.dave.roots[1]"},
+		{"no root among the roots", identity("dave", under("CN=dave", leaf)), "identities.dave.roots"},
+		{"one name of two identities", func(d *trust.Document) {
+			d.Identities["dave"], d.Identities["erin"] = under("CN=dave", root), under("CN=dave", root)
+		}, "identities.erin.certificate"},
+		{"root member without a key", func(d *trust.Document) {
+			d.Identities["dave"] = under("CN=dave", root)
+			d.Roles["root"] = trust.Role{Members: []string{"alice", "dave"}}
+		}, "roles.root.members[1]"},
+		{"time authority", func(d *trust.Document) { d.TimestampAuthorities = []string{root} }, ""},
+		{"time authority that is none", func(d *trust.Document) { d.TimestampAuthorities = []string{"house"} }, "timestampAuthorities[0]"},
 		{"identity's key among the root keys", func(d *trust.Document) { d.RootKeys = []string{alice} }, "rootKeys[0]"},
 		{"role without members", role("operator", trust.Role{}), "roles.operator.members"},
 		{"role with a bad name", role("an operator", trust.Role{Members: []string{"alice"}}), "roles.an operator"},

@@ -108,12 +108,16 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 			say(RuleRole, false, "%s is no %s", who, role)
 			continue
 		}
-		if why := r.channel.lifecycle(a, who); why != "" {
+		if why := r.channel.retired(a, who); why != "" {
 			say(RuleLifecycle, false, "%s", why)
 			continue
 		}
 		if first, ok := r.acts(who, role); !ok {
 			say(RuleSeparation, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
+			continue
+		}
+		if why := r.channel.lapsed(a, who); why != "" {
+			say(RuleExpired, false, "%s", why)
 			continue
 		}
 		if refuses != nil {
@@ -129,7 +133,7 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 		count = append(count, who)
 		r.counted = append(r.counted, Act{a.id, who})
 		say(RuleRole, true, "%s %s as %s", who, did, role)
-		if len(a.keys[who]) > 1 {
+		if a.keys(who) > 1 {
 			say(RuleThreshold, false, "%s %s twice; one identity counts once", who, did)
 		}
 	}

@@ -1,10 +1,8 @@
 package trust_test
 
 import (
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"math/big"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,6 +31,8 @@ type scene struct {
 	set    []*statement.Signed
 	now    time.Time
 	floor  trust.Floor
+	ca     *trusttest.CA            // of those who sign under certificates
+	tsa    *trusttest.TimeAuthority // of the policy
 }
 
 func newScene(t *testing.T, edit func(*scene)) *scene {
@@ -263,39 +263,14 @@ func checkRefused(t *testing.T, err, kind error, want string) {
 	}
 }
 
-// underCertificate adds what a name signs under a certificate for its very key.
-func (s *scene) underCertificate(name string, payload []byte, err error) {
+// underCertificate adds what a name signs under a certificate that changes as told.
+func (s *scene) underCertificate(name string, change func(*x509.Certificate), payload []byte, err error) statement.ID {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.Add(time.Hour),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+	if s.ca == nil {
+		s.ca = s.NewCA("house")
 	}
-	key := s.Key(name)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	signer, err := statement.NewChainSigner(key, []*x509.Certificate{leaf})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	bundle, err := signer.Sign(payload)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	signed, err := statement.Parse(bundle)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.add(signed)
+	return s.add(s.SignUnder(name, payload, s.ca.Issue(name, change)))
 }

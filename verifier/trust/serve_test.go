@@ -232,7 +232,7 @@ func TestDecideReasons(t *testing.T) {
 	approval := s.approval(release, "alice", trust.Approval{})
 	s.approve(release, "alice2")
 	payload, err := trust.NewApproval(release, trust.Approval{Ticket: "OPS-1"})
-	s.underCertificate("bob", payload, err)
+	s.underCertificate("bob", nil, payload, err)
 	s.publish(release, 1)
 	c := s.decide()
 	has(c, trust.Reason{Rule: trust.RuleRole, Statement: approval, Identity: "alice", Counted: true, Why: "alice approved as approver"})

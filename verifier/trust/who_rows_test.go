@@ -54,7 +54,7 @@ var signatureRows = []row{
 		release := s.releaseBy("trainer", nil)
 		s.approve(release, "alice")
 		payload, err := trust.NewApproval(release, trust.Approval{})
-		s.underCertificate("bob", payload, err)
+		s.underCertificate("bob", nil, payload, err)
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownIdentity, missing: "approver 1/2 by bob,carol"},
 	{name: "weights by a stranger", build: func(s *scene) {

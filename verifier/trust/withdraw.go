@@ -7,7 +7,8 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
-// judgeWithdrawals finds what enough members of the withdrawing role have taken away from this channel.
+// judgeWithdrawals finds what enough members of the withdrawing role have taken away from this channel. A withdrawal is
+// for ever, so it does not lapse with the certificate that it was signed under.
 func (c *channelCase) judgeWithdrawals() {
 	by := map[Withdrawn][]string{}
 	for _, a := range inOrder(c.withdrawals) {
@@ -22,8 +23,8 @@ func (c *channelCase) judgeWithdrawals() {
 				c.say(RuleRole, a, who, false, "the policy lets nobody withdraw from %s", c.name)
 			case !c.policy.holds(who, rule.Role):
 				c.say(RuleRole, a, who, false, "%s is no %s, so may not withdraw from %s", who, rule.Role, c.name)
-			case c.lifecycle(a, who) != "":
-				c.say(RuleLifecycle, a, who, false, "%s", c.lifecycle(a, who))
+			case c.retired(a, who) != "":
+				c.say(RuleLifecycle, a, who, false, "%s", c.retired(a, who))
 			case slices.Contains(by[what], who):
 				c.say(RuleThreshold, a, who, false, "%s withdrew it twice; one identity counts once", who)
 			default:

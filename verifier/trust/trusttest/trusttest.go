@@ -213,8 +213,8 @@ func (w *World) SignModel(path string) string {
 	return w.SignModelAs(Trainer, path)
 }
 
-// SignModelAs is SignModel with the key of another name.
-func (w *World) SignModelAs(name, path string) string {
+// SignModelAs is SignModel with the key of another name, bare or under a certificate.
+func (w *World) SignModelAs(name, path string, chain ...*x509.Certificate) string {
 	w.t.Helper()
 	info, err := os.Stat(path)
 	w.check(err)
@@ -224,7 +224,11 @@ func (w *World) SignModelAs(name, path string) string {
 	}
 	payload, err := oms.NewPayload(filepath.Base(path), w.resources(path, signature), oms.Serialization{Method: oms.MethodFiles, HashType: digest.SHA256})
 	w.check(err)
-	w.check(os.WriteFile(signature, w.Sign(name, payload).Bundle(), 0o644))
+	signed := w.Sign(name, payload)
+	if len(chain) > 0 {
+		signed = w.SignUnder(name, payload, chain...)
+	}
+	w.check(os.WriteFile(signature, signed.Bundle(), 0o644))
 	return signature
 }
 
