@@ -165,6 +165,7 @@ func (a Approval) check() error {
 			bad.add("channels", "is not sorted, or names %q twice", name)
 		}
 	}
+	checkTime(&bad, "expires", a.Expires)
 	checkLine(&bad, "ticket", a.Ticket, false)
 	return bad.err()
 }
@@ -182,6 +183,7 @@ func (p Publication) check() error {
 			bad.add("previous", "%v", err)
 		}
 	}
+	checkTime(&bad, "expires", p.Expires)
 	checkLine(&bad, "reason", p.Reason, p.Rollback)
 	return bad.err()
 }
@@ -192,6 +194,7 @@ func (e Evaluation) check() error {
 	if e.FinishedOn.IsZero() {
 		bad.add("finishedOn", "is required")
 	}
+	checkTime(&bad, "finishedOn", e.FinishedOn)
 	if len(e.Configuration) > maxConfigurations {
 		bad.add("configuration", "has %d entries, more than %d", len(e.Configuration), maxConfigurations)
 	}
@@ -203,6 +206,16 @@ func (e Evaluation) check() error {
 		checkTests(&bad, list.path, list.names)
 	}
 	return bad.err()
+}
+
+// checkTime wants one spelling of each instant: in UTC, in years that RFC 3339 can write.
+func checkTime(bad *problems, path string, t time.Time) {
+	if _, offset := t.Zone(); offset != 0 {
+		bad.add(path, "is not in UTC")
+	}
+	if !t.IsZero() && (t.Year() < 1970 || t.Year() > 9999) {
+		bad.add(path, "is not a time from 1970 to 9999")
+	}
 }
 
 // checkTests checks the names of tests, of which each has one place.

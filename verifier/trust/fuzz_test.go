@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -85,6 +86,71 @@ func FuzzParseRelease(f *testing.F) {
 		again, err := trust.NewRelease(r.Descriptor)
 		if err != nil || string(unsigned(t, again).Predicate()) != string(value) {
 			t.Fatalf("ParseRelease accepted %s; written back as %s, %v", value, again, err)
+		}
+	})
+}
+
+// FuzzParseAct: an evaluation, approval, publication or withdrawal that is accepted is written back to the bytes that
+// were signed. The input is the predicate.
+func FuzzParseAct(f *testing.F) {
+	about := statement.ID("sha256:" + strings.Repeat("0", 64))
+	acts := []struct {
+		kind string
+		seed func() ([]byte, error)
+		back func(s *statement.Signed) (parsed error, again []byte, err error)
+	}{
+		{trust.EvaluationType, func() ([]byte, error) {
+			return trust.NewEvaluation(about, trust.Evaluation{Result: trust.Warned, FinishedOn: now, PassedTests: []string{"bias"}, FailedTests: []string{"safety"}})
+		}, func(s *statement.Signed) (error, []byte, error) {
+			id, e, parsed := trust.ParseEvaluation(s)
+			again, err := trust.NewEvaluation(id, e)
+			return parsed, again, err
+		}},
+		{trust.ApprovalType, func() ([]byte, error) {
+			return trust.NewApproval(about, trust.Approval{Channels: []string{"a", "b"}, Expires: now, Ticket: "OPS-1"})
+		}, func(s *statement.Signed) (error, []byte, error) {
+			id, a, parsed := trust.ParseApproval(s)
+			again, err := trust.NewApproval(id, a)
+			return parsed, again, err
+		}},
+		{trust.PublicationType, func() ([]byte, error) {
+			return trust.NewPublication(about, trust.Publication{Channel: "chat", Epoch: 2, Previous: about, Expires: now, Rollback: true, Reason: "slow"})
+		}, func(s *statement.Signed) (error, []byte, error) {
+			id, p, parsed := trust.ParsePublication(s)
+			again, err := trust.NewPublication(id, p)
+			return parsed, again, err
+		}},
+		{trust.WithdrawalType, func() ([]byte, error) {
+			return trust.NewWithdrawal(about, trust.Withdrawal{Of: trust.OfWeights, Reason: "leak"})
+		}, func(s *statement.Signed) (error, []byte, error) {
+			id, w, parsed := trust.ParseWithdrawal(s)
+			again, err := trust.NewWithdrawal(id, w)
+			return parsed, again, err
+		}},
+	}
+	for i, act := range acts {
+		payload, err := act.seed()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), []byte(unsigned(f, payload).Predicate()))
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, predicate []byte) {
+		value := jsontext.Value(predicate)
+		if value.Canonicalize() != nil || value.Kind() != '{' {
+			return
+		}
+		act := acts[int(kind)%len(acts)]
+		payload, err := statement.New(act.kind, "release", strings.Repeat("0", 64), value)
+		if err != nil {
+			return
+		}
+		parsed, again, err := act.back(unsigned(t, payload))
+		if parsed != nil {
+			return
+		}
+		if err != nil || string(unsigned(t, again).Predicate()) != string(value) {
+			t.Fatalf("accepted %s; written back as %s, %v", value, again, err)
 		}
 	})
 }

@@ -257,6 +257,12 @@ func (c ChannelRules) weightsRule() Rule {
 func (d Document) complete() Document {
 	d.Expires = d.Expires.UTC()
 	d.RootKeys = slices.Sorted(slices.Values(d.RootKeys))
+	identities := make(map[string]Identity, len(d.Identities))
+	for name, identity := range d.Identities {
+		identity.State = State{identity.State.Retired.UTC(), identity.State.Compromised.UTC()}
+		identities[name] = identity
+	}
+	d.Identities = identities
 	channels := make(map[string]ChannelRules, len(d.Channels))
 	for name, c := range d.Channels {
 		c.Mode = cmp.Or(c.Mode, modes[0])

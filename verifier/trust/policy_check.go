@@ -39,12 +39,10 @@ func (d Document) Check() error {
 	if d.Version == 1 && d.Previous != "" {
 		bad.add("previous", "names a policy before version 1")
 	}
-	switch {
-	case d.Expires.IsZero():
+	if d.Expires.IsZero() {
 		bad.add("expires", "is required")
-	case d.Expires.Year() < 1970 || d.Expires.Year() > 9999:
-		bad.add("expires", "is not a time from 1970 to 9999")
 	}
+	checkTime(&bad, "expires", d.Expires)
 	if len(d.Identities) > maxIdentities || len(d.Roles) > maxRoles || len(d.Channels) > maxChannels {
 		bad.add("identities", "too large: at most %d identities, %d roles and %d channels", maxIdentities, maxRoles, maxChannels)
 		return bad.err()
@@ -89,12 +87,17 @@ func (d Document) checkIdentities(bad *problems) {
 		if !identity.State.Retired.IsZero() && !identity.State.Compromised.IsZero() {
 			bad.add(path+".state", "is retired and compromised at once")
 		}
+		checkTime(bad, path+".state.retired", identity.State.Retired)
+		checkTime(bad, path+".state.compromised", identity.State.Compromised)
 		for i, text := range identity.Keys {
 			checkKey(bad, fmt.Sprintf("%s.keys[%d]", path, i), name, text, owner)
 		}
 	}
 	for i, text := range d.RootKeys {
 		checkKey(bad, fmt.Sprintf("rootKeys[%d]", i), "", text, owner)
+	}
+	if !slices.IsSorted(d.RootKeys) {
+		bad.add("rootKeys", "is not sorted")
 	}
 	checkCertificates(bad, "timestampAuthorities", d.TimestampAuthorities)
 }
@@ -126,6 +129,7 @@ func checkCertificates(bad *problems, path string, texts []string) {
 		switch {
 		case err != nil:
 			bad.add(at, "%v", err)
+			roots++ // perhaps it was to be one: this is told once
 		case slices.Index(texts, text) != i:
 			bad.add(at, "is listed twice")
 		case statement.SelfSigned(c):
