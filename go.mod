@@ -3,7 +3,7 @@ module github.com/weighbridge/weighbridge
 go 1.26.0
 
 require (
-	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // makes RFC 3161 responses in tests
+	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // RFC 3161 requests, and responses in tests
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
 	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do

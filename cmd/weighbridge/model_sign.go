@@ -18,11 +18,11 @@ import (
 const hintAbove = 1_000_000_000 // bytes
 
 type modelSignFlags struct {
-	signature, key, password, certificate string
-	chain                                 []string
-	scope                                 modelScope
-	method                                modelMethod
-	json, quiet                           bool
+	signature, key, password, certificate, timestamp string
+	chain                                            []string
+	scope                                            modelScope
+	method                                           modelMethod
+	json, quiet                                      bool
 }
 
 func newModelSignCmd(s streams) *cobra.Command {
@@ -46,6 +46,7 @@ signs what they lead to.`,
 	flags.StringVar(&f.password, "password", "", "file with the password of the private key")
 	flags.StringVar(&f.certificate, "signing-certificate", "", "sign as this certificate (PEM), which is the private key's")
 	flags.StringArrayVar(&f.chain, "certificate-chain", nil, "certificates (PEM) that lead from the signing certificate to a root (repeatable)")
+	flags.StringVar(&f.timestamp, "timestamp-url", "", "RFC 3161 authority to get a trusted time from")
 	flags.BoolVar(&f.json, "json", false, "print one JSON document")
 	flags.BoolVar(&f.quiet, "quiet", false, "print nothing when all is well")
 	f.scope.register(flags)
@@ -129,8 +130,14 @@ func (f *modelSignFlags) signer(s streams) (*statement.Signer, modelSigner, erro
 	if err != nil {
 		return nil, modelSigner{}, err
 	}
-	if f.certificate != "" {
-		return signer, certificateModelSigner(signer.Certificate()), nil
+	if f.timestamp != "" {
+		signer = signer.WithStamp(stampFrom(f.timestamp))
+	}
+	if cert := signer.Certificate(); cert != nil {
+		if err := statement.CodeSigning.Check(cert); err != nil { // an SVID signs no weights
+			return nil, modelSigner{}, err
+		}
+		return signer, certificateModelSigner(cert), nil
 	}
 	who, err := keyModelSigner(key.Public())
 	return signer, who, err

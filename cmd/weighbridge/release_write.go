@@ -25,6 +25,7 @@ type signFlags struct {
 
 	certificate string
 	chain       []string
+	timestamp   string // URL
 	server      string
 	json        bool
 }
@@ -42,6 +43,7 @@ func (o *signFlags) add(s streams, cmd *cobra.Command) {
 	f.StringVar(&o.statements, "statements", "", "statements directory, to write to (without --out) and to look in")
 	f.StringVar(&o.certificate, "certificate", "", "PEM certificate of --key: sign as an X.509 identity")
 	f.StringArrayVar(&o.chain, "certificate-chain", nil, "PEM certificates that lead from --certificate to a root; may be repeated")
+	f.StringVar(&o.timestamp, "timestamp-url", "", "RFC 3161 authority to get a trusted time from; an SVID's statements count with one only")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.StringVar(&o.server, "server", "", "submit to a gateway by its control socket")
 }
@@ -63,6 +65,12 @@ func (o *signFlags) signer(s streams, what string) (*statement.Signer, error) {
 	signer, err := newSigner(s, key, o.certificate, o.chain)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	switch cert := signer.Certificate(); {
+	case o.timestamp != "":
+		signer = signer.WithStamp(stampFrom(o.timestamp))
+	case cert != nil && statement.PurposeOf(cert) == statement.SVID:
+		fmt.Fprintf(s.err, "hint: what an SVID signs counts with a trusted time only: name an authority of the policy by --timestamp-url\n")
 	}
 	return signer, nil
 }

@@ -278,8 +278,8 @@ func (p shownPolicy) print(out io.Writer) error {
 			}
 			fmt.Fprintf(&b, "    %s\n", id)
 		}
-		if identity.Certificate != "" {
-			fmt.Fprintf(&b, "    certificates of %s from %d trusted certificates\n", identity.Certificate, len(identity.Roots))
+		if name := cmp.Or(identity.Certificate, identity.SPIFFE); name != "" {
+			fmt.Fprintf(&b, "    certificates of %s from %d trusted certificates\n", name, len(identity.Roots))
 		}
 	}
 	if n := len(p.TimestampAuthorities); n > 0 {

@@ -39,10 +39,10 @@ type identityFile struct {
 	// -subject -nameopt RFC2253 writes it), or a PEM file of one, with its chain. Roots are PEM files of the certificates
 	// they come from; default: those in the chain.
 	Certificate string   `yaml:"certificate"`
+	SPIFFE      string   `yaml:"spiffe"` // the ID of its SVIDs; roots are those of its trust domain
 	Roots       []string `yaml:"roots"`
 
 	// Kinds of identity of later versions.
-	SPIFFE      yaml.Node `yaml:"spiffe"`
 	Sigstore    yaml.Node `yaml:"sigstore"`
 	TrustedRoot yaml.Node `yaml:"trustedRoot"`
 }
@@ -118,12 +118,13 @@ func (f *yamlFile) identity(path string, in identityFile, beside map[statement.K
 	for _, later := range []struct {
 		key  string
 		node yaml.Node
-	}{{"spiffe", in.SPIFFE}, {"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
+	}{{"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
 		if !later.node.IsZero() {
-			f.add(path+"."+later.key, "this version knows identities by keys and certificates; %s is not in it yet", later.key)
+			f.add(path+"."+later.key, "this version knows identities by keys, certificates and SPIFFE IDs; %s is not in it yet", later.key)
 		}
 	}
 	out := trust.Identity{State: f.state(path+".state", in.State)}
+	out.SPIFFE = in.SPIFFE
 	out.Certificate, out.Roots = f.certificate(path, in)
 	for i, entry := range in.Keys {
 		at := fmt.Sprintf("%s.keys[%d]", path, i)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"net/url"
 	"slices"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func TestVerifyChainEver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			spans, err := s.VerifyChainEver(tt.trusted)
+			spans, err := s.VerifyChainEver(statement.CodeSigning, tt.trusted)
 			if !errors.Is(err, tt.err) || (err == nil) != (len(spans) > 0) {
 				t.Fatalf("VerifyChainEver = %v, %v, want %v", spans, err, tt.err)
 			}
@@ -169,6 +170,69 @@ func TestVerifyChainEver(t *testing.T) {
 				if want := s.VerifyChain(tt.trusted, at) == nil; in != want {
 					t.Errorf("%s is in %v: %v, want %v", at, spans, in, want)
 				}
+			}
+		})
+	}
+}
+
+func TestSVID(t *testing.T) {
+	rootKey, key := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
+	root := issue(t, "root", rootKey, nil, nil, authority)
+	id := func(text string) *url.URL {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	svid := func(c *x509.Certificate) {
+		c.KeyUsage, c.URIs = x509.KeyUsageDigitalSignature, []*url.URL{id("spiffe://bank.example/apps/signer")}
+	}
+	tests := []struct {
+		name   string
+		change func(*x509.Certificate)
+		ok     bool
+	}{
+		{"SVID", svid, true},
+		{"with the purposes of TLS", func(c *x509.Certificate) {
+			svid(c)
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+		}, true},
+		{"CA", func(c *x509.Certificate) { svid(c); c.IsCA = true }, false},
+		{"may sign certificates", func(c *x509.Certificate) { svid(c); c.KeyUsage |= x509.KeyUsageCertSign }, false},
+		{"may sign revocations", func(c *x509.Certificate) { svid(c); c.KeyUsage |= x509.KeyUsageCRLSign }, false},
+		{"no signatures", func(c *x509.Certificate) { svid(c); c.KeyUsage = x509.KeyUsageKeyAgreement }, false},
+		{"two IDs", func(c *x509.Certificate) { svid(c); c.URIs = append(c.URIs, id("spiffe://bank.example/admin")) }, false},
+		{"an ID and another URI", func(c *x509.Certificate) { svid(c); c.URIs = append(c.URIs, id("https://bank.example/")) }, false},
+		{"a trust domain", func(c *x509.Certificate) { svid(c); c.URIs = []*url.URL{id("spiffe://bank.example")} }, false},
+		{"not an ID", func(c *x509.Certificate) { svid(c); c.URIs = []*url.URL{id("spiffe://bank.example/a//b")} }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			leaf := issue(t, "", key, root, rootKey, tt.change)
+			if got := statement.PurposeOf(leaf); got != statement.SVID {
+				t.Errorf("PurposeOf = %v, want %v", got, statement.SVID)
+			}
+			signer, err := statement.NewChainSigner(key, []*x509.Certificate{leaf})
+			if (err == nil) != tt.ok || (statement.SVID.Check(leaf) == nil) != tt.ok {
+				t.Fatalf("NewChainSigner = %v, want accepted %v", err, tt.ok)
+			}
+			if !tt.ok {
+				return
+			}
+			bundle, err := signer.Sign(newPayload(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := statement.Parse(bundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.VerifyChainEver(statement.SVID, []*x509.Certificate{root}); err != nil {
+				t.Errorf("VerifyChainEver = %v, want nil", err)
+			}
+			if err := s.VerifyChain([]*x509.Certificate{root}, noon); !errors.Is(err, statement.ErrSignature) {
+				t.Errorf("VerifyChain = %v, want %v: weights are signed by code signers", err, statement.ErrSignature)
 			}
 		})
 	}
@@ -195,7 +259,7 @@ func TestSubjectOf(t *testing.T) {
 	}
 }
 
-func TestCheckLeaf(t *testing.T) {
+func TestCodeSigning(t *testing.T) {
 	rootKey, key := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
 	root := issue(t, "root", rootKey, nil, nil, authority)
 	tests := []struct {
@@ -224,8 +288,8 @@ func TestCheckLeaf(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			leaf := issue(t, "leaf", key, root, rootKey, tt.change)
-			if err := statement.CheckLeaf(leaf); (err == nil) != tt.ok {
-				t.Errorf("CheckLeaf = %v, want accepted %v", err, tt.ok)
+			if err := statement.CodeSigning.Check(leaf); (err == nil) != tt.ok {
+				t.Errorf("Check = %v, want accepted %v", err, tt.ok)
 			}
 			if _, err := statement.NewChainSigner(key, []*x509.Certificate{leaf}); (err == nil) != tt.ok {
 				t.Errorf("NewChainSigner = %v, want accepted %v", err, tt.ok)
@@ -236,8 +300,8 @@ func TestCheckLeaf(t *testing.T) {
 		codeSigner(c)
 		c.IsCA, c.KeyUsage = true, c.KeyUsage|x509.KeyUsageCertSign
 	})
-	if err := statement.CheckLeaf(self); err != nil {
-		t.Errorf("CheckLeaf(a root that signs for itself) = %v, want nil", err)
+	if err := statement.CodeSigning.Check(self); err != nil {
+		t.Errorf("Check(a root that signs for itself) = %v, want nil", err)
 	}
 	if _, err := statement.NewChainSigner(newKey(t, elliptic.P256()), []*x509.Certificate{issue(t, "leaf", key, nil, nil, codeSigner)}); err == nil {
 		t.Error("NewChainSigner(another key) = nil, want an error")

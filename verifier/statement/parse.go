@@ -35,11 +35,15 @@ type wireMaterial struct {
 	Certificate *wireRaw       `json:"certificate"`
 	// Log entries are no evidence for a key or a chain: they are neither trusted nor refused.
 	TlogEntries []jsontext.Value `json:"tlogEntries"`
-	Timestamps  *struct {
-		RFC3161 []struct {
-			SignedTimestamp []byte `json:"signedTimestamp"`
-		} `json:"rfc3161Timestamps"`
-	} `json:"timestampVerificationData"`
+	Timestamps  *wireTimestamps  `json:"timestampVerificationData"`
+}
+
+type wireTimestamps struct {
+	RFC3161 []wireTimestamp `json:"rfc3161Timestamps"`
+}
+
+type wireTimestamp struct {
+	SignedTimestamp []byte `json:"signedTimestamp"`
 }
 
 type wirePublicKey struct {

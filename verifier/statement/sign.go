@@ -17,6 +17,17 @@ type Signer struct {
 	key   crypto.Signer
 	hint  string              // of a bare key
 	chain []*x509.Certificate // leaf first
+	stamp Stamp               // nil: no time
+}
+
+// A Stamp gets an RFC 3161 response, in DER, for a signature.
+type Stamp func(signature []byte) ([]byte, error)
+
+// WithStamp returns a signer that puts a time on each signature.
+func (s *Signer) WithStamp(stamp Stamp) *Signer {
+	stamped := *s
+	stamped.stamp = stamp
+	return &stamped
 }
 
 // NewKeySigner signs as a bare key.
@@ -31,12 +42,13 @@ func NewKeySigner(key crypto.Signer) (*Signer, error) {
 	return &Signer{key: key, hint: hints[0]}, nil
 }
 
-// NewChainSigner signs as the first certificate of the chain, which must be the key's and fit to sign.
+// NewChainSigner signs as the first certificate of the chain, which must be the key's and fit to sign: for code signing,
+// or as an SVID.
 func NewChainSigner(key crypto.Signer, chain []*x509.Certificate) (*Signer, error) {
 	if len(chain) == 0 || len(chain) > MaxCertificates {
 		return nil, fmt.Errorf("signer: a chain of %d certificates, want 1 to %d", len(chain), MaxCertificates)
 	}
-	if err := CheckLeaf(chain[0]); err != nil {
+	if err := PurposeOf(chain[0]).Check(chain[0]); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
 	if pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(chain[0].PublicKey) {
@@ -71,9 +83,10 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
 	type material struct {
-		PublicKey   *wireHint  `json:"publicKey,omitempty"`
-		Chain       *wireChain `json:"x509CertificateChain,omitempty"`
-		TlogEntries []struct{} `json:"tlogEntries"`
+		PublicKey   *wireHint       `json:"publicKey,omitempty"`
+		Chain       *wireChain      `json:"x509CertificateChain,omitempty"`
+		TlogEntries []struct{}      `json:"tlogEntries"`
+		Timestamps  *wireTimestamps `json:"timestampVerificationData,omitempty"`
 	}
 	type envelope struct {
 		Payload     []byte          `json:"payload"`
@@ -88,6 +101,13 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 		for _, c := range s.chain {
 			m.Chain.Certificates = append(m.Chain.Certificates, wireRaw{c.Raw})
 		}
+	}
+	if s.stamp != nil {
+		response, err := s.stamp(sig)
+		if err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		m.Timestamps = &wireTimestamps{[]wireTimestamp{{response}}}
 	}
 	noKeyID := "" // model_signing writes it empty
 	line, err := json.Marshal(struct {

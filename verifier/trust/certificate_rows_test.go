@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -204,6 +205,61 @@ var trustedTimeRows = []row{
 	stampedRow("stamped when compromised", trust.RuleLifecycle, compromised, after),
 	stampedRow("stamped at the very time", trust.RuleLifecycle, compromised, func(s *scene) { s.stamp(now.Add(-time.Hour)) }),
 	stampedRow("compromised, stamped by a stranger", trust.RuleLifecycle, compromised, stranger),
+}
+
+// workload makes a certificate an SVID.
+func workload(id string, from, to time.Duration) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		valid(from, to)(c)
+		c.Subject, c.ExtKeyUsage, c.URIs = pkix.Name{}, nil, []*url.URL{{Scheme: "spiffe", Host: "bank.example", Path: id}}
+	}
+}
+
+// svidRow is a certificateRow in which carol is a workload.
+func svidRow(name, rule string, change func(*x509.Certificate), after func(*scene)) row {
+	r := certificateRow(name, rule, change, after)
+	r.policy = workloads("carol")
+	return r
+}
+
+// workloads makes identities sign under SVIDs.
+func workloads(names ...string) func(*scene) {
+	return func(s *scene) {
+		certified(names...)(s)
+		for _, name := range names {
+			identity := s.doc.Identities[name]
+			identity.Certificate, identity.SPIFFE = "", "spiffe://bank.example/"+name
+			s.doc.Identities[name] = identity
+		}
+	}
+}
+
+// svidRows: identities that sign under SVIDs, which count with a trusted time only.
+var svidRows = []row{
+	svidRow("SVID that was valid when it was stamped", "", workload("/carol", -3*time.Hour, -time.Hour), before),
+	svidRow("SVID without a time", trust.RuleExpired, workload("/carol", -time.Hour, time.Hour), nil),
+	svidRow("SVID stamped after it expired", trust.RuleExpired, workload("/carol", -3*time.Hour, -time.Hour), after),
+	svidRow("SVID stamped by a stranger", trust.RuleExpired, workload("/carol", -3*time.Hour, -time.Hour), stranger),
+	svidRow("SVID of another workload", trust.RuleUnknownIdentity, workload("/mallory", -3*time.Hour, -time.Hour), before),
+	svidRow("certificate with the ID as its name", trust.RuleUnknownIdentity, func(c *x509.Certificate) {
+		expired(c)
+		c.Subject = pkix.Name{CommonName: "spiffe://bank.example/carol"}
+	}, before),
+	{name: "withdrawal under an SVID, stamped after it expired", policy: and(duties, workloads("warden")), build: func(s *scene) {
+		release := s.version("1", 1)
+		payload, err := trust.NewWithdrawal(release, trust.Withdrawal{Of: trust.OfRelease, Reason: "it leaks"})
+		s.underCertificate("warden", workload("/warden", -3*time.Hour, -time.Hour), payload, err)
+		after(s)
+	}, rule: trust.RuleExpired, serves: true},
+	{name: "weights under an SVID", policy: workloads("trainer"), build: func(s *scene) {
+		svid := workload("/trainer", -3*time.Hour, -time.Hour)
+		s.SignModelAs("trainer", s.model, s.ca.Issue("trainer", svid))
+		payload, err := trust.NewRelease(s.descriptor())
+		id := s.underCertificate("trainer", svid, payload, err)
+		before(s)
+		s.approve(id, "alice", "bob")
+		s.publish(id, 1)
+	}, rule: trust.RuleRole, missing: "producer 0/1 by trainer"},
 }
 
 // TestLapsedAfterwards: what was accepted under a certificate goes on when it has expired, and nothing new comes of it.

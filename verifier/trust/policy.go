@@ -35,11 +35,16 @@ type Document struct {
 type Identity struct {
 	Keys []string `json:"keys,omitempty"` // PEM public keys
 	// Certificate is the subject, as [statement.SubjectOf] writes it, of the X.509 certificates that the identity signs
-	// under, and Roots are the PEM certificates they come from: roots, and others that help to build the chain.
+	// under, or SPIFFE is the ID of its X.509-SVIDs. Roots are the PEM certificates they come from: roots, and others
+	// that help to build the chain.
 	Certificate string   `json:"certificate,omitempty"`
+	SPIFFE      string   `json:"spiffe,omitempty"`
 	Roots       []string `json:"roots,omitempty"`
 	State       State    `json:"state,omitzero"`
 }
+
+// name is what stands in the certificates that the identity signs under.
+func (i Identity) name() string { return cmp.Or(i.Certificate, i.SPIFFE) }
 
 // A State says since when an identity is no longer active; the zero value is active.
 type State struct {
@@ -163,14 +168,14 @@ func ParsePolicy(s *statement.Signed) (*Policy, error) {
 				return nil, fmt.Errorf("policy: %w", err)
 			}
 		}
-		if identity.Certificate == "" {
+		if identity.name() == "" {
 			continue
 		}
 		roots, err := parseCertificates(identity.Roots)
 		if err != nil {
 			return nil, fmt.Errorf("policy: %w", err)
 		}
-		p.subjects[identity.Certificate] = &subject{name, roots}
+		p.subjects[identity.name()] = &subject{name, roots}
 	}
 	if p.authorities, err = parseCertificates(d.TimestampAuthorities); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)

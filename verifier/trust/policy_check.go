@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
@@ -74,15 +76,15 @@ func (d Document) checkIdentities(bad *problems) {
 		if err := checkName(name); err != nil {
 			bad.add(path, "%v", err)
 		}
-		if len(identity.Keys) > maxKeys || len(identity.Keys) == 0 && identity.Certificate == "" {
-			bad.add(path+".keys", "has %d keys, want 1 to %d, or a certificate", len(identity.Keys), maxKeys)
+		if len(identity.Keys) > maxKeys || len(identity.Keys) == 0 && identity.name() == "" {
+			bad.add(path+".keys", "has %d keys, want 1 to %d, or a certificate or SPIFFE ID", len(identity.Keys), maxKeys)
 			continue
 		}
 		identity.checkCertificate(bad, path)
-		if other := holder[identity.Certificate]; other != "" {
-			bad.add(path+".certificate", "%q is the name of %s already", identity.Certificate, other)
-		} else if identity.Certificate != "" {
-			holder[identity.Certificate] = name
+		if other := holder[identity.name()]; other != "" {
+			bad.add(path, "%q is the name of %s already", identity.name(), other)
+		} else if identity.name() != "" {
+			holder[identity.name()] = name
 		}
 		if !identity.State.Retired.IsZero() && !identity.State.Compromised.IsZero() {
 			bad.add(path+".state", "is retired and compromised at once")
@@ -105,11 +107,20 @@ func (d Document) checkIdentities(bad *problems) {
 // checkCertificate checks the X.509 side of an identity.
 func (i Identity) checkCertificate(bad *problems, path string) {
 	checkLine(bad, path+".certificate", i.Certificate, false)
+	if i.SPIFFE != "" {
+		if id, err := spiffeid.FromString(i.SPIFFE); err != nil {
+			bad.add(path+".spiffe", "%q: %v", i.SPIFFE, err)
+		} else if id.Path() == "" {
+			bad.add(path+".spiffe", "%q is a trust domain, not the ID of a workload", i.SPIFFE)
+		}
+	}
 	switch {
-	case i.Certificate == "" && len(i.Roots) > 0:
+	case i.Certificate != "" && i.SPIFFE != "":
+		bad.add(path+".spiffe", "stands beside certificate: an identity has one of them")
+	case i.name() == "" && len(i.Roots) > 0:
 		bad.add(path+".certificate", "is required beside roots: without a name every certificate from these roots would be this identity's")
-	case i.Certificate != "" && len(i.Roots) == 0:
-		bad.add(path+".roots", "is required beside certificate: without roots anyone could issue one of that name")
+	case i.name() != "" && len(i.Roots) == 0:
+		bad.add(path+".roots", "is required beside certificate and spiffe: without roots anyone could issue one of that name")
 	default:
 		checkCertificates(bad, path+".roots", i.Roots)
 	}

@@ -69,7 +69,12 @@ func TestNewPolicy(t *testing.T) {
 		{"no root among the roots", identity("dave", under("CN=dave", leaf)), "identities.dave.roots"},
 		{"one name of two identities", func(d *trust.Document) {
 			d.Identities["dave"], d.Identities["erin"] = under("CN=dave", root), under("CN=dave", root)
-		}, "identities.erin.certificate"},
+		}, "identities.erin"},
+		{"SPIFFE ID", identity("dave", trust.Identity{SPIFFE: "spiffe://bank.example/dave", Roots: []string{root}}), ""},
+		{"SPIFFE ID without roots", identity("dave", trust.Identity{SPIFFE: "spiffe://bank.example/dave"}), "identities.dave.roots"},
+		{"SPIFFE ID of a trust domain", identity("dave", trust.Identity{SPIFFE: "spiffe://bank.example", Roots: []string{root}}), "identities.dave.spiffe"},
+		{"SPIFFE ID that is none", identity("dave", trust.Identity{SPIFFE: "bank.example/dave", Roots: []string{root}}), "identities.dave.spiffe"},
+		{"SPIFFE ID and certificate", identity("dave", trust.Identity{Certificate: "CN=dave", SPIFFE: "spiffe://bank.example/dave", Roots: []string{root}}), "identities.dave.spiffe"},
 		{"root member without a key", func(d *trust.Document) {
 			d.Identities["dave"] = under("CN=dave", root)
 			d.Roles["root"] = trust.Role{Members: []string{"alice", "dave"}}

@@ -14,7 +14,8 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/timestamp"
 )
 
-// A subject is an identity that signs under certificates: whoever holds one with this name from these roots.
+// A subject is an identity that signs under certificates: whoever holds one with this name from these roots. The name is
+// that of the certificate's subject, or a SPIFFE ID.
 type subject struct {
 	identity string
 	roots    []*x509.Certificate
@@ -25,6 +26,7 @@ type signature struct {
 	identity string
 	key      statement.KeyID
 	spans    []statement.Validity // of the certificate; none: a bare key, which does not expire
+	svid     bool                 // the certificate is an SVID
 	at       time.Time            // by a trusted authority; zero: nobody says
 }
 
@@ -58,6 +60,13 @@ func (p *Policy) signer(s *statement.Signed) (sig signature, rule, who, why stri
 	if len(sig.spans) > 0 || !state.Active() {
 		sig.at = p.trustedTime(s)
 	}
+	if sig.svid && kindOf[s.PredicateType()] == kindWeights {
+		return sig, RuleRole, sig.identity, fmt.Sprintf("%s signed weights under an SVID: weights are for keys and code signing certificates", sig.identity)
+	}
+	// An SVID lives for an hour or so: without a time nobody could say whether it was still its workload's.
+	if sig.svid && !sig.standsAt(sig.at) { // which it never does at no time
+		return sig, RuleExpired, sig.identity, fmt.Sprintf("no trusted time says that the SVID of %s was valid when this was signed", sig.identity)
+	}
 	if since := state.Compromised; !since.IsZero() && !sig.before(since) {
 		return sig, RuleLifecycle, sig.identity, fmt.Sprintf("%s is %s, and no trusted time says that this is older", sig.identity, state)
 	}
@@ -85,7 +94,8 @@ func (p *Policy) keySigner(s *statement.Signed) (sig signature, rule, why string
 
 func (p *Policy) chainSigner(s *statement.Signed) (sig signature, rule, why string) {
 	leaf := s.Certificates()[0]
-	name, err := statement.SubjectOf(leaf)
+	purpose := statement.PurposeOf(leaf)
+	name, err := nameOf(leaf, purpose)
 	known := p.subjects[name]
 	if err != nil || known == nil {
 		return sig, RuleUnknownIdentity, fmt.Sprintf("signed under a certificate of %.200q, which the policy gives to no identity", name)
@@ -98,14 +108,24 @@ func (p *Policy) chainSigner(s *statement.Signed) (sig signature, rule, why stri
 	if owner := p.IdentityOf(id); owner != "" && owner != known.identity {
 		return sig, RuleUnknownIdentity, fmt.Sprintf("signed under a certificate of %s for a key that belongs to %s", known.identity, owner)
 	}
-	spans, err := s.VerifyChainEver(known.roots)
+	spans, err := s.VerifyChainEver(purpose, known.roots)
 	switch {
 	case errors.Is(err, statement.ErrChain):
 		return sig, RuleUnknownIdentity, fmt.Sprintf("signed under a certificate that has the name of %s and not its roots: %v", known.identity, err)
 	case err != nil:
 		return sig, RuleSignature, fmt.Sprintf("names a certificate of %s, but its signature is not by that key: the statement was altered or forged", known.identity)
 	}
-	return signature{identity: known.identity, key: id, spans: spans}, "", ""
+	return signature{identity: known.identity, key: id, spans: spans, svid: purpose == statement.SVID}, "", ""
+}
+
+// nameOf returns the name by which a policy knows who holds a certificate. A SPIFFE ID and a subject can't be taken for
+// each other: a subject begins with the type of an attribute and "=".
+func nameOf(leaf *x509.Certificate, purpose statement.Purpose) (string, error) {
+	if purpose != statement.SVID {
+		return statement.SubjectOf(leaf)
+	}
+	id, err := statement.SPIFFEIDOf(leaf)
+	return id.String(), err
 }
 
 // trustedTime is when the signature was made by the word of an authority of the policy, zero if none says.

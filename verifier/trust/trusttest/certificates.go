@@ -9,7 +9,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"fmt"
+	"io"
 	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -97,6 +100,7 @@ func (w *World) SignUnder(name string, payload []byte, chain ...*x509.Certificat
 // A TimeAuthority stamps signatures with a time of the test's choice (RFC 3161).
 type TimeAuthority struct {
 	Root *x509.Certificate
+	Time time.Time // that it says over HTTP; zero: now
 	w    *World
 	cert *x509.Certificate
 }
@@ -108,7 +112,7 @@ func (w *World) NewTimeAuthority(name string) *TimeAuthority {
 	purpose, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}})
 	w.check(err)
 	ca := w.NewCA(name + "-root")
-	return &TimeAuthority{ca.Root, w, ca.Issue(name, func(c *x509.Certificate) {
+	return &TimeAuthority{Root: ca.Root, w: w, cert: ca.Issue(name, func(c *x509.Certificate) {
 		c.ExtKeyUsage = nil
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: purpose}}
 	})}
@@ -118,13 +122,39 @@ func (w *World) NewTimeAuthority(name string) *TimeAuthority {
 func (a *TimeAuthority) Stamp(data []byte, at time.Time) []byte {
 	a.w.t.Helper()
 	sum := sha256.Sum256(data)
-	ts := timestamp.Timestamp{
-		HashAlgorithm: crypto.SHA256, HashedMessage: sum[:], Time: at, SerialNumber: big.NewInt(3),
-		Policy: asn1.ObjectIdentifier{1, 2, 3}, AddTSACertificate: true,
-	}
-	response, err := ts.CreateResponseWithOpts(a.cert, a.w.Key(a.cert.Subject.CommonName), crypto.SHA256)
+	response, err := a.stamp(&timestamp.Timestamp{HashAlgorithm: crypto.SHA256, HashedMessage: sum[:], Time: at})
 	a.w.check(err)
 	return response
+}
+
+func (a *TimeAuthority) stamp(ts *timestamp.Timestamp) ([]byte, error) {
+	ts.SerialNumber, ts.Policy, ts.AddTSACertificate = big.NewInt(3), asn1.ObjectIdentifier{1, 2, 3}, true
+	return ts.CreateResponseWithOpts(a.cert, a.w.Key(a.cert.Subject.CommonName), crypto.SHA256)
+}
+
+// ServeHTTP answers requests as RFC 3161 section 3.4 has it, with the time that the test chose, or now.
+func (a *TimeAuthority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	req, err := timestamp.ParseRequest(query)
+	if err != nil || r.Header.Get("Content-Type") != "application/timestamp-query" {
+		http.Error(w, fmt.Sprintf("%s: %v", r.Header.Get("Content-Type"), err), http.StatusBadRequest)
+		return
+	}
+	ts := &timestamp.Timestamp{HashAlgorithm: req.HashAlgorithm, HashedMessage: req.HashedMessage, Nonce: req.Nonce, Time: a.Time}
+	if ts.Time.IsZero() {
+		ts.Time = time.Now()
+	}
+	response, err := a.stamp(ts)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/timestamp-reply")
+	_, _ = w.Write(response)
 }
 
 // Stamped returns the statement with the authority's word on when it was signed.
