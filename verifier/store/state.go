@@ -111,11 +111,19 @@ func AcceptedPolicy(dir string, floor trust.Floor) ([]byte, error) {
 
 // ReadFloor reads a floor file strictly: a floor that can't be read whole protects nothing.
 func ReadFloor(path string) (trust.Floor, error) {
-	var floor trust.Floor
 	data, err := ReadFile(path, maxFloorFile)
 	if err != nil {
-		return floor, fmt.Errorf("read floor: %w", err)
+		return trust.Floor{}, fmt.Errorf("read floor: %w", err)
 	}
+	floor, err := ParseFloor(data)
+	if err != nil {
+		return trust.Floor{}, fmt.Errorf("read floor %s: %w", path, err)
+	}
+	return floor, nil
+}
+
+// ParseFloor is [ReadFloor] of what the file holds.
+func ParseFloor(data []byte) (trust.Floor, error) {
 	var file floorFile
 	if err := json.Unmarshal(data, &file, json.RejectUnknownMembers(true)); err != nil {
 		// What can't be read whole may be of a later version, which says so.
@@ -123,12 +131,12 @@ func ReadFloor(path string) (trust.Floor, error) {
 			Format int `json:"format"`
 		}{}
 		if json.Unmarshal(data, &later) == nil && later.Format > floorFormat {
-			return floor, fmt.Errorf("read floor %s: it has format %d, and this version reads %d: %w", path, later.Format, floorFormat, ErrLaterFormat)
+			return trust.Floor{}, fmt.Errorf("it has format %d, and this version reads %d: %w", later.Format, floorFormat, ErrLaterFormat)
 		}
-		return floor, fmt.Errorf("read floor %s: %w", path, err)
+		return trust.Floor{}, err
 	}
 	if file.Format > floorFormat {
-		return floor, fmt.Errorf("read floor %s: it has format %d, and this version reads %d: %w", path, file.Format, floorFormat, ErrLaterFormat)
+		return trust.Floor{}, fmt.Errorf("it has format %d, and this version reads %d: %w", file.Format, floorFormat, ErrLaterFormat)
 	}
 	return file.Floor, nil
 }
@@ -146,10 +154,16 @@ type floorFile struct {
 	trust.Floor `json:",inline"`
 }
 
-func writeFloor(path string, floor trust.Floor) error {
+// FormatFloor returns what a floor file holds.
+func FormatFloor(floor trust.Floor) ([]byte, error) {
 	data, err := json.Marshal(floorFile{floorFormat, floor}, json.Deterministic(true))
+	return append(data, '\n'), err
+}
+
+func writeFloor(path string, floor trust.Floor) error {
+	data, err := FormatFloor(floor)
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, append(data, '\n'), 0o600)
+	return WriteFile(path, data, 0o600)
 }
