@@ -27,14 +27,12 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// maxMessage bounds a request, in bytes.
-const maxMessage = 32 << 20
-
 // A Catalog is what the control API reports on.
 type Catalog interface {
 	Status() map[string]catalog.Status
 	Policy() *trust.Policy // nil before there is one
 	Memory() seal.Usage
+	Snapshot() (catalog.Snapshot, error)
 }
 
 // A Mailbox takes statements in.
@@ -84,7 +82,7 @@ func (s *socket) Close() error { return errors.Join(s.Listener.Close(), os.Remov
 
 // Serve answers operators until ctx ends. It closes the listener.
 func Serve(ctx context.Context, l net.Listener, c Catalog, m Mailbox) error {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(MaxAnswer))
 	controlv1.RegisterControlServer(s, &server{catalog: c, mailbox: m})
 	stopped := context.AfterFunc(ctx, s.Stop) // answers take no time: nothing is worth draining
 	defer stopped()

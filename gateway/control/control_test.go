@@ -33,6 +33,8 @@ func (fixed) Status() map[string]catalog.Status {
 	}
 }
 
+func (fixed) Snapshot() (catalog.Snapshot, error) { return catalog.Snapshot{}, catalog.ErrNotRunning }
+
 func (fixed) Memory() seal.Usage { return seal.Usage{Limit: 8, InUse: 4, Warm: 2} }
 
 // nobody refuses what is submitted, and says what it was.

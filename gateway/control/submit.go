@@ -12,9 +12,6 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// maxSubmitted bounds the bundles of one request.
-const maxSubmitted = 1000
-
 // Submit implements the Control service. All bundles are read before any is taken in.
 func (s *server) Submit(ctx context.Context, req *controlv1.SubmitRequest) (*controlv1.SubmitResponse, error) {
 	switch n := len(req.GetBundles()); {

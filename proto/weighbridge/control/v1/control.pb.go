@@ -89,6 +89,194 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
+// InputsRequest asks for everything. Who needs no statements hangs up after the basis.
+type InputsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputsRequest) Reset() {
+	*x = InputsRequest{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputsRequest) ProtoMessage() {}
+
+func (x *InputsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputsRequest.ProtoReflect.Descriptor instead.
+func (*InputsRequest) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+// InputsResponse is one part of the inputs.
+type InputsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which part.
+	//
+	// Types that are valid to be assigned to Part:
+	//
+	//	*InputsResponse_Basis
+	//	*InputsResponse_Statement
+	Part          isInputsResponse_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputsResponse) Reset() {
+	*x = InputsResponse{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputsResponse) ProtoMessage() {}
+
+func (x *InputsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputsResponse.ProtoReflect.Descriptor instead.
+func (*InputsResponse) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *InputsResponse) GetPart() isInputsResponse_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *InputsResponse) GetBasis() *Basis {
+	if x != nil {
+		if x, ok := x.Part.(*InputsResponse_Basis); ok {
+			return x.Basis
+		}
+	}
+	return nil
+}
+
+func (x *InputsResponse) GetStatement() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*InputsResponse_Statement); ok {
+			return x.Statement
+		}
+	}
+	return nil
+}
+
+type isInputsResponse_Part interface {
+	isInputsResponse_Part()
+}
+
+type InputsResponse_Basis struct {
+	// All but the statements, once, and first.
+	Basis *Basis `protobuf:"bytes,1,opt,name=basis,proto3,oneof"`
+}
+
+type InputsResponse_Statement struct {
+	// A statement as it lies there: a Sigstore bundle in JSON, one signature, not verified.
+	Statement []byte `protobuf:"bytes,2,opt,name=statement,proto3,oneof"`
+}
+
+func (*InputsResponse_Basis) isInputsResponse_Part() {}
+
+func (*InputsResponse_Statement) isInputsResponse_Part() {}
+
+// Basis is what statements are judged by.
+type Basis struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy that the gateway accepted last: its bundles as JSON Lines, one for each signer.
+	Policy []byte `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The floor, which accepted that policy, in the JSON of its file in the state directory.
+	Floor []byte `protobuf:"bytes,2,opt,name=floor,proto3" json:"floor,omitempty"`
+	// The gateway's time.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Basis) Reset() {
+	*x = Basis{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Basis) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Basis) ProtoMessage() {}
+
+func (x *Basis) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Basis.ProtoReflect.Descriptor instead.
+func (*Basis) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Basis) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Basis) GetFloor() []byte {
+	if x != nil {
+		return x.Floor
+	}
+	return nil
+}
+
+func (x *Basis) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // SubmitRequest carries statements.
 type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -102,7 +290,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -114,7 +302,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[0]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -127,7 +315,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SubmitRequest) GetBundles() [][]byte {
@@ -157,7 +345,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -169,7 +357,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[1]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,7 +370,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SubmitResponse) GetStatements() []string {
@@ -214,7 +402,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -226,7 +414,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[2]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +427,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Change) GetBefore() string {
@@ -274,7 +462,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +474,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[3]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +487,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRequest) GetChannels() []string {
@@ -324,7 +512,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +524,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[4]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +537,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchResponse) GetTime() *timestamppb.Timestamp {
@@ -384,7 +572,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +584,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[5]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +597,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatusRequest) GetChannels() []string {
@@ -434,7 +622,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +634,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[6]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +647,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatusResponse) GetChannels() map[string]*Channel {
@@ -504,7 +692,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +704,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[7]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +717,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Memory) GetLimit() int64 {
@@ -595,7 +783,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +795,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[8]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +808,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Load) GetRelease() string {
@@ -680,7 +868,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +880,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[9]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +893,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetVersion() int64 {
@@ -762,7 +950,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +962,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[10]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +975,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Channel) GetRelease() string {
@@ -878,7 +1066,16 @@ var File_weighbridge_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n" +
+	"$weighbridge/control/v1/control.proto\x12\x16weighbridge.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
+	"\rInputsRequest\"o\n" +
+	"\x0eInputsResponse\x125\n" +
+	"\x05basis\x18\x01 \x01(\v2\x1d.weighbridge.control.v1.BasisH\x00R\x05basis\x12\x1e\n" +
+	"\tstatement\x18\x02 \x01(\fH\x00R\tstatementB\x06\n" +
+	"\x04part\"e\n" +
+	"\x05Basis\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\fR\x06policy\x12\x14\n" +
+	"\x05floor\x18\x02 \x01(\fR\x05floor\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"B\n" +
 	"\rSubmitRequest\x12\x18\n" +
 	"\abundles\x18\x01 \x03(\fR\abundles\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xdf\x01\n" +
@@ -949,11 +1146,12 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\rSTATE_LOADING\x10\x02\x12\x0f\n" +
 	"\vSTATE_READY\x10\x03\x12\x12\n" +
 	"\x0eSTATE_DRAINING\x10\x04\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x052\x93\x02\n" +
+	"\fSTATE_FAILED\x10\x052\xee\x02\n" +
 	"\aControl\x12W\n" +
 	"\x06Status\x12%.weighbridge.control.v1.StatusRequest\x1a&.weighbridge.control.v1.StatusResponse\x12V\n" +
 	"\x05Watch\x12$.weighbridge.control.v1.WatchRequest\x1a%.weighbridge.control.v1.WatchResponse0\x01\x12W\n" +
-	"\x06Submit\x12%.weighbridge.control.v1.SubmitRequest\x1a&.weighbridge.control.v1.SubmitResponseBKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
+	"\x06Submit\x12%.weighbridge.control.v1.SubmitRequest\x1a&.weighbridge.control.v1.SubmitResponse\x12Y\n" +
+	"\x06Inputs\x12%.weighbridge.control.v1.InputsRequest\x1a&.weighbridge.control.v1.InputsResponse0\x01BKZIgithub.com/weighbridge/weighbridge/proto/weighbridge/control/v1;controlv1b\x06proto3"
 
 var (
 	file_weighbridge_control_v1_control_proto_rawDescOnce sync.Once
@@ -968,48 +1166,55 @@ func file_weighbridge_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_weighbridge_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(State)(0),                    // 0: weighbridge.control.v1.State
-	(*SubmitRequest)(nil),         // 1: weighbridge.control.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 2: weighbridge.control.v1.SubmitResponse
-	(*Change)(nil),                // 3: weighbridge.control.v1.Change
-	(*WatchRequest)(nil),          // 4: weighbridge.control.v1.WatchRequest
-	(*WatchResponse)(nil),         // 5: weighbridge.control.v1.WatchResponse
-	(*StatusRequest)(nil),         // 6: weighbridge.control.v1.StatusRequest
-	(*StatusResponse)(nil),        // 7: weighbridge.control.v1.StatusResponse
-	(*Memory)(nil),                // 8: weighbridge.control.v1.Memory
-	(*Load)(nil),                  // 9: weighbridge.control.v1.Load
-	(*Policy)(nil),                // 10: weighbridge.control.v1.Policy
-	(*Channel)(nil),               // 11: weighbridge.control.v1.Channel
-	nil,                           // 12: weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	nil,                           // 13: weighbridge.control.v1.StatusResponse.ChannelsEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*InputsRequest)(nil),         // 1: weighbridge.control.v1.InputsRequest
+	(*InputsResponse)(nil),        // 2: weighbridge.control.v1.InputsResponse
+	(*Basis)(nil),                 // 3: weighbridge.control.v1.Basis
+	(*SubmitRequest)(nil),         // 4: weighbridge.control.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 5: weighbridge.control.v1.SubmitResponse
+	(*Change)(nil),                // 6: weighbridge.control.v1.Change
+	(*WatchRequest)(nil),          // 7: weighbridge.control.v1.WatchRequest
+	(*WatchResponse)(nil),         // 8: weighbridge.control.v1.WatchResponse
+	(*StatusRequest)(nil),         // 9: weighbridge.control.v1.StatusRequest
+	(*StatusResponse)(nil),        // 10: weighbridge.control.v1.StatusResponse
+	(*Memory)(nil),                // 11: weighbridge.control.v1.Memory
+	(*Load)(nil),                  // 12: weighbridge.control.v1.Load
+	(*Policy)(nil),                // 13: weighbridge.control.v1.Policy
+	(*Channel)(nil),               // 14: weighbridge.control.v1.Channel
+	nil,                           // 15: weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	nil,                           // 16: weighbridge.control.v1.StatusResponse.ChannelsEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_weighbridge_control_v1_control_proto_depIdxs = []int32{
-	12, // 0: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	14, // 1: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	11, // 2: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
-	13, // 3: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
-	10, // 4: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
-	8,  // 5: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
-	14, // 6: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
-	0,  // 7: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
-	14, // 8: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
-	9,  // 9: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
-	3,  // 10: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
-	11, // 11: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
-	6,  // 12: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
-	4,  // 13: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
-	1,  // 14: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
-	7,  // 15: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
-	5,  // 16: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
-	2,  // 17: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 0: weighbridge.control.v1.InputsResponse.basis:type_name -> weighbridge.control.v1.Basis
+	17, // 1: weighbridge.control.v1.Basis.time:type_name -> google.protobuf.Timestamp
+	15, // 2: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	17, // 3: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	14, // 4: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
+	16, // 5: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
+	13, // 6: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
+	11, // 7: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
+	17, // 8: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
+	0,  // 9: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
+	17, // 10: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
+	12, // 11: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
+	6,  // 12: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
+	14, // 13: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
+	9,  // 14: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
+	7,  // 15: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
+	4,  // 16: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
+	1,  // 17: weighbridge.control.v1.Control.Inputs:input_type -> weighbridge.control.v1.InputsRequest
+	10, // 18: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
+	8,  // 19: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
+	5,  // 20: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
+	2,  // 21: weighbridge.control.v1.Control.Inputs:output_type -> weighbridge.control.v1.InputsResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weighbridge_control_v1_control_proto_init() }
@@ -1017,13 +1222,17 @@ func file_weighbridge_control_v1_control_proto_init() {
 	if File_weighbridge_control_v1_control_proto != nil {
 		return
 	}
+	file_weighbridge_control_v1_control_proto_msgTypes[1].OneofWrappers = []any{
+		(*InputsResponse_Basis)(nil),
+		(*InputsResponse_Statement)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weighbridge_control_v1_control_proto_rawDesc), len(file_weighbridge_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Control_Status_FullMethodName = "/weighbridge.control.v1.Control/Status"
 	Control_Watch_FullMethodName  = "/weighbridge.control.v1.Control/Watch"
 	Control_Submit_FullMethodName = "/weighbridge.control.v1.Control/Submit"
+	Control_Inputs_FullMethodName = "/weighbridge.control.v1.Control/Inputs"
 )
 
 // ControlClient is the client API for Control service.
@@ -40,6 +41,10 @@ type ControlClient interface {
 	// Submit takes signed statements in, as the watched directory does, or says what they would change. They count for
 	// what the policy says they do, whoever brings them.
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
+	// Inputs hands out what the gateway decides by, all of one moment, and no verdict: whoever asks decides again, and
+	// checks every signature. It is part of the right to see the status. The first message is the basis; each one after it
+	// is a statement.
+	Inputs(ctx context.Context, in *InputsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[InputsResponse], error)
 }
 
 type controlClient struct {
@@ -89,6 +94,25 @@ func (c *controlClient) Submit(ctx context.Context, in *SubmitRequest, opts ...g
 	return out, nil
 }
 
+func (c *controlClient) Inputs(ctx context.Context, in *InputsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[InputsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_Inputs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[InputsRequest, InputsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_InputsClient = grpc.ServerStreamingClient[InputsResponse]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -103,6 +127,10 @@ type ControlServer interface {
 	// Submit takes signed statements in, as the watched directory does, or says what they would change. They count for
 	// what the policy says they do, whoever brings them.
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
+	// Inputs hands out what the gateway decides by, all of one moment, and no verdict: whoever asks decides again, and
+	// checks every signature. It is part of the right to see the status. The first message is the basis; each one after it
+	// is a statement.
+	Inputs(*InputsRequest, grpc.ServerStreamingServer[InputsResponse]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -121,6 +149,9 @@ func (UnimplementedControlServer) Watch(*WatchRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedControlServer) Submit(context.Context, *SubmitRequest) (*SubmitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Submit not implemented")
+}
+func (UnimplementedControlServer) Inputs(*InputsRequest, grpc.ServerStreamingServer[InputsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Inputs not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -190,6 +221,17 @@ func _Control_Submit_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Inputs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(InputsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).Inputs(m, &grpc.GenericServerStream[InputsRequest, InputsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_InputsServer = grpc.ServerStreamingServer[InputsResponse]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -210,6 +252,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _Control_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Inputs",
+			Handler:       _Control_Inputs_Handler,
 			ServerStreams: true,
 		},
 	},
