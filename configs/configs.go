@@ -107,7 +107,7 @@ type Channel struct{}
 // Operator allows a SPIFFE ID to use the control API.
 type Operator struct {
 	Caller string   `yaml:"caller"`
-	Allow  []string `yaml:"allow"` // status, submit
+	Allow  []string `yaml:"allow"` // status (and what it is decided by), submit
 }
 
 // Load reads and checks the file at path. Its error joins every problem found.

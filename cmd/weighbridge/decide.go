@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,14 +30,21 @@ type decideFlags struct {
 
 func (o *decideFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.policy, "policy", "", "signed policy (required)")
-	f.StringArrayVar(&o.roots, "root", nil, "pinned root keys: PEM files or key ids (required)")
+	f.StringVar(&o.policy, "policy", "", "signed policy (required without --server)")
+	f.StringArrayVar(&o.roots, "root", nil, "pinned root keys: PEM files or key ids (required without --server)")
 	f.IntVar(&o.threshold, "root-threshold", 0, "how many of the root keys must have signed (default: all given)")
-	f.StringVar(&o.statements, "statements", "", "statements directory (required)")
+	f.StringVar(&o.statements, "statements", "", "statements directory (required without --server)")
 	f.StringVar(&o.floor, "floor", "", "floor file of a gateway's state (default: nothing was accepted before)")
-	f.StringVar(&o.at, "at", "now", "time to decide at: now or RFC 3339")
-	f.StringVar(&o.server, "server", "", "ask a gateway (not in this version)")
+	f.StringVar(&o.at, "at", atNow, "time to decide at: now, which is the gateway's with --server, or RFC 3339")
+	// No default, and none from the environment: without the flag nothing is dialled.
+	f.StringVar(&o.server, "server", "", "control socket of a gateway to take policy, floor, statements and time from")
 }
+
+// atNow is --at for the time at which it is asked.
+const atNow = "now"
+
+// bothWays says where the inputs can come from.
+const bothWays = "name files by --policy, --root and --statements, or a running gateway by --server unix:PATH"
 
 // moreRoots takes what follows the first key of --root, as in --root alice.pub bob.pub.
 func (o *decideFlags) moreRoots(args []string) error {
@@ -66,8 +74,8 @@ func (in inputs) decide(p *trust.Policy) trust.Decision {
 }
 
 // decide reads the inputs and decides.
-func (o *decideFlags) decide(s streams, what string) (decided, error) {
-	in, err := o.read(s, what)
+func (o *decideFlags) decide(ctx context.Context, s streams, what string) (decided, error) {
+	in, err := o.read(ctx, s, what)
 	if err != nil {
 		return decided{}, err
 	}
@@ -75,13 +83,16 @@ func (o *decideFlags) decide(s streams, what string) (decided, error) {
 }
 
 // read reads the inputs. Files in the statements directory that are no statements are reported and change nothing else.
-func (o *decideFlags) read(s streams, what string) (inputs, error) {
-	in, err := o.accept(what)
+func (o *decideFlags) read(ctx context.Context, s streams, what string) (inputs, error) {
+	if o.server != "" {
+		return o.ask(ctx, s, what, true)
+	}
+	in, err := o.accept(ctx, s, what)
 	if err != nil {
 		return in, err
 	}
 	if o.statements == "" {
-		return in, fmt.Errorf("%s: --statements is required", what)
+		return in, withHint(fmt.Errorf("%s: --statements is required", what), bothWays)
 	}
 	set, bad, err := store.ReadStatements([]string{o.statements})
 	if err != nil {
@@ -95,12 +106,12 @@ func (o *decideFlags) read(s streams, what string) (inputs, error) {
 }
 
 // accept reads all but the statements.
-func (o *decideFlags) accept(what string) (in inputs, err error) {
+func (o *decideFlags) accept(ctx context.Context, s streams, what string) (in inputs, err error) {
 	if o.server != "" {
-		return in, refused(what, errors.New("this version asks no gateway; --server is not in it yet"))
+		return o.ask(ctx, s, what, false)
 	}
 	if o.policy == "" || len(o.roots) == 0 {
-		return in, fmt.Errorf("%s: --policy and --root are required", what)
+		return in, withHint(fmt.Errorf("%s: --policy and --root are required", what), bothWays)
 	}
 	if in.now, err = parseTime(o.at); err != nil {
 		return in, fmt.Errorf("%s: --at: %w", what, err)
@@ -161,18 +172,22 @@ func newDecideCmd(s streams) *cobra.Command {
 	var channels []string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "decide --policy policy.jsonl --root KEY.pub… --statements DIR",
-		Short: "Say which release each channel may serve, from files alone",
+		Use:   "decide {--policy policy.jsonl --root KEY.pub… --statements DIR | --server ADDR [--root KEY.pub…]}",
+		Short: "Say which release each channel may serve",
 		Long: `Say which release each channel may serve. The decision is pure and offline: the same policy, statements,
 time and floor give the same answer here, in a pipeline and in every gateway. Exit status 1 if a channel
-given by --channel, or else any channel of the policy, serves nothing.`,
-		Example: "  weighbridge decide --policy policy.jsonl --root alice.pub --root bob.pub --statements statements --json",
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
+given by --channel, or else any channel of the policy, serves nothing.
+
+With --server a running gateway is asked for these inputs, and not for its answer: statements prove themselves, here
+as there. With --root the policy does too; without it, it is the gateway's word. WEIGHBRIDGE_SERVER is not looked at.`,
+		Example: `  weighbridge decide --policy policy.jsonl --root alice.pub --root bob.pub --statements statements --json
+  weighbridge decide --server unix:./control.sock --root alice.pub --root bob.pub`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.moreRoots(args); err != nil {
 				return fmt.Errorf("decide: %w", err)
 			}
-			d, err := o.decide(s, "decide")
+			d, err := o.decide(cmd.Context(), s, "decide")
 			if err != nil {
 				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
 			}

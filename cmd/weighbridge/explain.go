@@ -15,18 +15,19 @@ func newExplainCmd(s streams) *cobra.Command {
 	var o decideFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "explain CHANNEL --policy policy.jsonl --root KEY.pub… --statements DIR",
+		Use:   "explain CHANNEL {--policy policy.jsonl --root KEY.pub… --statements DIR | --server ADDR [--root KEY.pub…]}",
 		Short: "Show the decision for a channel as a tree: what counted, what did not, why",
 		Long: `Show the decision for one channel as a tree: what counted, what did not, and why. The inputs are those of
 weighbridge decide, and so is the exit status: 1 if the channel serves nothing.`,
-		Example: "  weighbridge explain chat --policy policy.jsonl --root alice.pub --root bob.pub --statements statements",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Example: `  weighbridge explain chat --policy policy.jsonl --root alice.pub --root bob.pub --statements statements
+  weighbridge explain chat --server unix:./control.sock --root alice.pub --root bob.pub`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			if err := o.moreRoots(args[1:]); err != nil {
 				return fmt.Errorf("explain: %w", err)
 			}
-			d, err := o.decide(s, "explain")
+			d, err := o.decide(cmd.Context(), s, "explain")
 			if err != nil {
 				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
 			}

@@ -17,18 +17,19 @@ func newWhoCanCmd(s streams) *cobra.Command {
 	var o decideFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "who-can CHANNEL --policy policy.jsonl --root KEY.pub…",
+		Use:   "who-can CHANNEL {--policy policy.jsonl --root KEY.pub… | --server ADDR [--root KEY.pub…]}",
 		Short: "Say who could change what a channel serves",
 		Long: `Say who could change what a channel serves: for each act the role that may do it, how many of its members it
 takes, and which they are. An act that nobody may do is not listed.`,
-		Example: "  weighbridge who-can chat --policy policy.jsonl --root alice.pub --root bob.pub",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Example: `  weighbridge who-can chat --policy policy.jsonl --root alice.pub --root bob.pub
+  weighbridge who-can chat --server unix:./control.sock`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			const what = "who-can"
 			if err := o.moreRoots(args[1:]); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
-			in, err := o.accept(what)
+			in, err := o.accept(cmd.Context(), s, what)
 			if err != nil {
 				return refusedJSON(s.out, asJSON, map[string]any{"acts": []any{}}, err)
 			}
@@ -62,13 +63,14 @@ func newImpactCmd(s streams) *cobra.Command {
 	var o decideFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "impact IDENTITY --policy policy.jsonl --root KEY.pub… --statements DIR",
+		Use:   "impact IDENTITY {--policy policy.jsonl --root KEY.pub… --statements DIR | --server ADDR [--root KEY.pub…]}",
 		Short: "Say what would stop if nothing counted that an identity signed",
 		Long: `Say what would stop if nothing counted any more that an identity has signed: for each channel what it serves
 now, what it would serve then, and what would be missing. Exit status 1 if any channel would serve something else.`,
-		Example: "  weighbridge impact alice --policy policy.jsonl --root alice.pub --root bob.pub --statements statements",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Example: `  weighbridge impact alice --policy policy.jsonl --root alice.pub --root bob.pub --statements statements
+  weighbridge impact alice --server unix:./control.sock`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			const what = "impact"
 			if err := o.moreRoots(args[1:]); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
@@ -76,7 +78,7 @@ now, what it would serve then, and what would be missing. Exit status 1 if any c
 			refuse := func(err error) error {
 				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
 			}
-			in, err := o.read(s, what)
+			in, err := o.read(cmd.Context(), s, what)
 			if err != nil {
 				return refuse(err)
 			}

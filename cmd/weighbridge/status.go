@@ -25,6 +25,8 @@ const (
 	controlTimeout = 10 * time.Second
 	// pollEvery is how often --wait asks.
 	pollEvery = 200 * time.Millisecond
+	// controlHint is the next step when no gateway answers.
+	controlHint = "is the gateway running, and is --server (or WEIGHBRIDGE_SERVER) its listen.control?"
 )
 
 // channelStatus is a channel in `status --json`.
@@ -94,7 +96,7 @@ With --wait it first waits until every channel is ready; if one is not by then, 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			gateway, err := awaitStatus(cmd.Context(), server, wait)
 			if err != nil {
-				return withHint(fmt.Errorf("status: %w", err), "is the gateway running, and is --server (or WEIGHBRIDGE_SERVER) its listen.control?")
+				return withHint(fmt.Errorf("status: %w", err), controlHint)
 			}
 			if err := printStatus(s, gateway, asJSON); err != nil {
 				return err

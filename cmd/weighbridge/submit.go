@@ -72,7 +72,7 @@ func submitTo(ctx context.Context, server string, bundles [][]byte, dryRun bool)
 	case codes.InvalidArgument, codes.FailedPrecondition:
 		return nil, refused("submit", errors.New(status.Convert(err).Message()))
 	}
-	return nil, withHint(fmt.Errorf("submit: %w", controlError(server, err)), "is the gateway running, and is --server (or WEIGHBRIDGE_SERVER) its listen.control?")
+	return nil, withHint(fmt.Errorf("submit: %w", controlError(server, err)), controlHint)
 }
 
 // tellSubmitted prints what changes.

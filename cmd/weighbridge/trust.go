@@ -172,17 +172,22 @@ func readPolicyBundles(path string) ([]*statement.Signed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
+	return policyBundles(path, data)
+}
+
+// policyBundles reads a signed policy that came from somewhere.
+func policyBundles(from string, data []byte) ([]*statement.Signed, error) {
 	bundles, err := statement.ParseLines(data)
 	if err != nil {
-		return nil, refused(path, err)
+		return nil, refused(from, err)
 	}
 	for _, b := range bundles[1:] {
 		if b.ID() != bundles[0].ID() {
-			return nil, refused(path, errors.New("its lines are over different policies"))
+			return nil, refused(from, errors.New("its lines are over different policies"))
 		}
 	}
 	if _, err := trust.ParsePolicy(bundles[0]); err != nil {
-		return nil, refused(path, err)
+		return nil, refused(from, err)
 	}
 	return bundles, nil
 }

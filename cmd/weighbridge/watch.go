@@ -50,7 +50,7 @@ the progress of a load is one line that moves. With --json each event is one JSO
 				case errors.Is(err, io.EOF), cmd.Context().Err() != nil:
 					return nil
 				case err != nil:
-					return withHint(fmt.Errorf("watch: %w", controlError(server, err)), "is the gateway running, and is --server (or WEIGHBRIDGE_SERVER) its listen.control?")
+					return withHint(fmt.Errorf("watch: %w", controlError(server, err)), controlHint)
 				}
 				if err := w.show(event); err != nil {
 					return err
