@@ -79,9 +79,12 @@ func (f Floor) Covers(other Floor) bool {
 	return true
 }
 
-// AcceptPolicy returns the floor after accepting a policy at a time.
+// AcceptPolicy returns the floor after accepting a policy at a time. What was decided by an older policy, and is kept only
+// now, does not bring that one back.
 func (f Floor) AcceptPolicy(p *Policy, now time.Time) Floor {
-	f.PolicyVersion, f.PolicyDigest = p.Version(), p.Digest()
+	if p.Version() > f.PolicyVersion {
+		f.PolicyVersion, f.PolicyDigest = p.Version(), p.Digest()
+	}
 	f.TimeHighWater = f.effective(now)
 	return f
 }

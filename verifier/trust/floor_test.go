@@ -39,3 +39,21 @@ func TestFloorCovers(t *testing.T) {
 		}
 	}
 }
+
+// TestFloorNeverGoesDown: what an older policy decided may be kept when a newer one has been accepted already, and a
+// clock may be set back; neither brings anything back.
+func TestFloorNeverGoesDown(t *testing.T) {
+	s := newScene(t, nil)
+	s.complete()
+	there := trust.Floor{PolicyVersion: 2, PolicyDigest: "sha256:later", TimeHighWater: now.Add(time.Hour)}
+	c := s.decide()
+	withdrawn := c
+	withdrawn.Withdrawn = []trust.Withdrawn{{Channel: "chat", Release: "sha256:w"}}
+	after, changed := there.Withdraw(withdrawn, s.policy, now)
+	if !changed || !after.Covers(there) {
+		t.Errorf("Withdraw = %+v, want it to cover %+v", after, there)
+	}
+	if after := there.Accept("chat", c, s.policy, now); !after.Covers(there) || after.Channels["chat"].Epoch != 1 {
+		t.Errorf("Accept = %+v, want it to cover %+v", after, there)
+	}
+}
