@@ -10,6 +10,8 @@ require (
 	github.com/hanwen/go-fuse/v2 v2.12.1 // files that misbehave, in tests
 	github.com/klauspost/cpuid/v2 v2.4.2 // whether the processor has the SHA instructions, which x/sys/cpu does not tell
 	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
+	github.com/opencontainers/go-digest v1.0.0 // digests in OCI manifests
+	github.com/opencontainers/image-spec v1.1.1 // the manifests of bundles
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested as users type them
 	github.com/secure-systems-lab/go-securesystemslib v0.11.0 // the DSSE pre-authentication encoding
@@ -82,7 +84,6 @@ require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/oklog/ulid/v2 v2.1.1 // indirect
-	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect

@@ -27,7 +27,7 @@ type backup struct {
 // Backup writes what a state directory remembers into one file, whole or not at all. The gateway may run meanwhile.
 func Backup(dir, file string) error {
 	// The policy of a version is never changed once a floor names it, so that these two fit together.
-	floor, err := ReadFloor(filepath.Join(dir, floorName))
+	floor, err := ReadFloor(filepath.Join(dir, FloorName))
 	if err != nil {
 		return fmt.Errorf("back up state: %w", err)
 	}
@@ -74,7 +74,7 @@ func Restore(file, dir string) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("restore state: %s is in use by a gateway: stop it first: %w", dir, err)
 	}
-	path := filepath.Join(dir, floorName)
+	path := filepath.Join(dir, FloorName)
 	if exists(path) {
 		there, err := ReadFloor(path)
 		if err != nil {

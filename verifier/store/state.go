@@ -15,9 +15,11 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// Names in the state directory.
+// FloorName is the name of the floor in a state directory.
+const FloorName = "floor.json"
+
+// Other names in it.
 const (
-	floorName  = "floor.json"
 	policyName = "policy-%d.jsonl" // by version, so that none is lost before the floor names the next
 	lockName   = "lock"
 )
@@ -42,7 +44,7 @@ func CreateState(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create state: %w", err)
 	}
-	path := filepath.Join(dir, floorName)
+	path := filepath.Join(dir, FloorName)
 	if exists(path) {
 		return fmt.Errorf("create state: %s: %w", path, fs.ErrExist)
 	}
@@ -51,7 +53,7 @@ func CreateState(dir string) error {
 
 // OpenState takes an existing state directory for this process alone, until Close.
 func OpenState(dir string) (*State, error) {
-	if !exists(filepath.Join(dir, floorName)) {
+	if !exists(filepath.Join(dir, FloorName)) {
 		return nil, fmt.Errorf("open state: %s: %w", dir, ErrNoState)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
@@ -62,7 +64,7 @@ func OpenState(dir string) (*State, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open state: %s is in use by another gateway: %w", dir, err)
 	}
-	floor, err := ReadFloor(filepath.Join(dir, floorName))
+	floor, err := ReadFloor(filepath.Join(dir, FloorName))
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open state: %w", err)
@@ -86,7 +88,7 @@ func (s *State) Raise(raise func(trust.Floor) trust.Floor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := raise(s.floor)
-	if err := writeFloor(filepath.Join(s.dir, floorName), next); err != nil {
+	if err := writeFloor(filepath.Join(s.dir, FloorName), next); err != nil {
 		return fmt.Errorf("save floor: %w", err)
 	}
 	s.floor = next
