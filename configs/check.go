@@ -12,6 +12,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/verifier/statement"
+	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // Bytes is a size such as 8GiB, 500MB or a plain number of bytes.
@@ -77,6 +78,17 @@ func (c *Gateway) check() []error {
 				is.bad(fmt.Sprintf("access[%d].channels", i), "%q is not a channel of this gateway", channel)
 			}
 		}
+	}
+	if l := c.Lease; l != nil {
+		if _, err := trust.ParseAge(l.MaxStaleness); err != nil {
+			is.bad("lease.maxStaleness", "%w", err)
+		}
+		if l.Then != "deny" && l.Then != "warn" {
+			is.bad("lease.then", "%q is not one of deny and warn", l.Then)
+		}
+	}
+	if c.Offline && c.Identity.WorkloadAPI != "" && !strings.HasPrefix(c.Identity.WorkloadAPI, "unix:") {
+		is.bad("identity.workloadAPI", "%q is not on this machine for sure, and offline is true: use unix:///PATH", c.Identity.WorkloadAPI)
 	}
 	for i, o := range c.Operators {
 		o.check(&is, fmt.Sprintf("operators[%d]", i))

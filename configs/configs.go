@@ -39,6 +39,11 @@ type Gateway struct {
 	// Operators say who may use the control API on TCP, which is not in this version. On a unix socket it is who may
 	// open the socket.
 	Operators []Operator `yaml:"operators"`
+	// Lease bounds how long the site may go on without hearing anything new. Absent: for as long as what it has is valid.
+	Lease *Lease `yaml:"lease"`
+	// Offline says that nothing is dialed but what is on this machine: a telemetry collector is not, whatever the
+	// environment names.
+	Offline bool `yaml:"offline"`
 	// Memory bounds the sealed weights held at one time, e.g. 8GiB. Absent: half of the machine's memory.
 	Memory Bytes `yaml:"memory"`
 }
@@ -79,6 +84,13 @@ type Trust struct {
 	Policy     string   `yaml:"policy"`     // policy.jsonl
 	Statements []string `yaml:"statements"` // watched directories
 	State      string   `yaml:"state"`      // the durable floor
+}
+
+// Lease says what happens when a site has heard nothing new for a while: no policy, publication or withdrawal that it had
+// not accepted before.
+type Lease struct {
+	MaxStaleness string `yaml:"maxStaleness"` // 30d, 36h
+	Then         string `yaml:"then"`         // deny, or warn: go on and say so
 }
 
 // Root pins the keys that may sign the first trust policy.
@@ -157,7 +169,7 @@ func Parse(data []byte, dir string) (*Gateway, error) {
 }
 
 // planned are keys of later versions.
-var planned = map[string]bool{"lease": true, "offline": true, "ollama": true, "vllm": true}
+var planned = map[string]bool{"ollama": true, "vllm": true}
 
 // plain turns the YAML library's words about Go types into words about keys.
 func plain(problem string) string {

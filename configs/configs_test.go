@@ -86,7 +86,12 @@ func TestParse(t *testing.T) {
 		{"operator", "weights:", "operators: [{caller: nobody, allow: [status]}]\nweights:", "operators[0].caller"},
 		{"operator's right", "weights:", "operators: [{caller: spiffe://dev.example/ops, allow: [approve]}]\nweights:", "operators[0].allow"},
 		{"memory", "weights:", "memory: lots\nweights:", `"lots" is not a size`},
-		{"lease, which this version can't keep", "weights:", "lease: {maxStaleness: 30d}\nweights:", `"lease" is not supported by this version`},
+		{"lease", "weights:", "lease: {maxStaleness: 30d, then: deny}\nweights:", ""},
+		{"lease without an end", "weights:", "lease: {then: deny}\nweights:", `lease.maxStaleness: "" is not`},
+		{"lease that says nothing", "weights:", "lease: {maxStaleness: 30d}\nweights:", `lease.then: "" is not one of deny and warn`},
+		{"offline", "weights:", "offline: true\nweights:", ""},
+		{"offline, with an agent that may be elsewhere", "  development: {trustDomain: dev.example, socket: ./spiffe.sock}",
+			"  workloadAPI: tcp://10.0.0.1:8081\noffline: true", "identity.workloadAPI"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

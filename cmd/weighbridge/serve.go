@@ -80,7 +80,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
-	tel, err := telemetry.Open(ctx, telemetry.Config{Version: version, Log: log})
+	tel, err := telemetry.Open(ctx, telemetry.Config{Version: version, Log: log, Offline: cfg.Offline})
 	if err != nil {
 		return fmt.Errorf("open telemetry: %w", err)
 	}
@@ -124,7 +124,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
-	idCfg, err := identityConfig(cfg.Identity, log)
+	idCfg, err := identityConfig(cfg.Identity, cfg.Offline, log)
 	if err != nil {
 		return err
 	}
@@ -193,6 +193,10 @@ func runtimesDir(state string) (string, error) {
 // catalogInputs are the parts of a configuration that the catalog follows.
 func catalogInputs(cfg *configs.Gateway, policy *trust.Policy) catalog.Inputs {
 	in := catalog.Inputs{Policy: policy, Statements: cfg.Trust.Statements, Weights: cfg.Weights}
+	if l := cfg.Lease; l != nil {
+		most, _ := trust.ParseAge(l.MaxStaleness) // configs has checked it
+		in.Lease = trust.Lease{MaxStaleness: most, Deny: l.Then == "deny"}
+	}
 	for name := range cfg.Channels {
 		in.Channels = append(in.Channels, name)
 	}

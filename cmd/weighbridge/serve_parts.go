@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -96,7 +98,10 @@ func acceptedPolicy(data []byte, err error) (*trust.Policy, error) {
 }
 
 // identityConfig says where the gateway's own SVID comes from.
-func identityConfig(c configs.Identity, log *slog.Logger) (identity.Config, error) {
+func identityConfig(c configs.Identity, offline bool, log *slog.Logger) (identity.Config, error) {
+	if agent := os.Getenv("SPIFFE_ENDPOINT_SOCKET"); offline && c.WorkloadAPI == "" && c.Files == nil && c.Development == nil && strings.HasPrefix(agent, "tcp:") {
+		return identity.Config{}, fmt.Errorf("SPIFFE_ENDPOINT_SOCKET is %s, and offline is true: only unix sockets are dialed", agent)
+	}
 	cfg := identity.Config{WorkloadAPI: c.WorkloadAPI, Hint: identity.HintGateway, Log: log}
 	if c.Files != nil {
 		cfg.Files = &identity.Files{SVID: c.Files.SVID, Key: c.Files.Key, Bundle: c.Files.Bundle}

@@ -52,6 +52,12 @@ type Inputs struct {
 	Statements []string // directories, watched
 	Weights    []string // directories
 	Channels   []string // to be served
+	Lease      trust.Lease
+}
+
+// decide is the decision, as the site's lease leaves it.
+func (in *Inputs) decide(l *trust.Ledger, floor trust.Floor, now time.Time) trust.Decision {
+	return in.Lease.Apply(l.Decide(now, floor), floor, now)
 }
 
 // A Catalog maps channels to running releases. Make one with [New]; its methods may be called concurrently.
@@ -175,7 +181,7 @@ func (c *Catalog) decide() {
 	now := c.cfg.Now()
 	c.keepTime(now)
 	c.ledger.Follow(c.set)
-	decision := c.ledger.Decide(now, c.cfg.State.Floor())
+	decision := c.inputs.decide(c.ledger, c.cfg.State.Floor(), now)
 	c.keepWithdrawals(decision, now)
 	for name, ch := range *c.channels.Load() {
 		d, known := decision.Channels[name]
@@ -242,7 +248,7 @@ func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
 // logDecision logs a channel's decision when it differs from the last.
 func (c *Catalog) logDecision(name string, d trust.Channel) {
 	last, seen := c.last[name]
-	if seen && last.Serve == d.Serve && last.Epoch == d.Epoch && reflect.DeepEqual(last.Missing, d.Missing) &&
+	if seen && last.Serve == d.Serve && last.Epoch == d.Epoch && last.Stale == d.Stale && reflect.DeepEqual(last.Missing, d.Missing) &&
 		reflect.DeepEqual(last.Pending, d.Pending) {
 		return
 	}
@@ -255,6 +261,10 @@ func (c *Catalog) logDecision(name string, d trust.Channel) {
 		c.cfg.Log.Warn("channel may serve nothing", append(attrs, "why", whyNot(d))...)
 		return
 	}
+	if d.Stale != "" {
+		c.cfg.Log.Warn("the site's lease has run out", append(attrs, "why", d.Stale)...)
+		return
+	}
 	c.cfg.Log.Info("channel decided", attrs...)
 }
 
@@ -264,6 +274,9 @@ const maxWhy = 8
 // whyNot says in one line why a channel may serve nothing. A publication below the floor is history that every channel
 // gathers: it is told only if there is nothing else to tell.
 func whyNot(d trust.Channel) string {
+	if d.Stale != "" {
+		return d.Stale
+	}
 	var why, history []string
 	for _, m := range d.Missing {
 		why = append(why, fmt.Sprintf("%s by role %s", m, m.Role))
@@ -345,7 +358,8 @@ func (c *Catalog) Preview(more []*statement.Signed, policy *trust.Policy) (befor
 		policy = in.Policy
 	}
 	now, floor := c.cfg.Now(), c.cfg.State.Floor()
-	return trust.Decide(in.Policy, set, now, floor), trust.Decide(policy, append(set, more...), now, floor), nil
+	before = in.Lease.Apply(trust.Decide(in.Policy, set, now, floor), floor, now)
+	return before, in.Lease.Apply(trust.Decide(policy, append(set, more...), now, floor), floor, now), nil
 }
 
 // Statements returns the directories that Run watches, nil before it does.

@@ -46,6 +46,7 @@ type site struct {
 	sockets string
 	backend func(kind string) (backends.Backend, error) // makes real ones, unless a test sets another
 	now     func() time.Time
+	lease   trust.Lease
 }
 
 func newSite(t *testing.T, memory int64) *site {
@@ -126,7 +127,7 @@ func (s *site) start(memory int64) {
 }
 
 func (s *site) inputs() catalog.Inputs {
-	return catalog.Inputs{Policy: s.policy, Statements: []string{s.Statements}, Weights: []string{s.models}, Channels: []string{"chat"}}
+	return catalog.Inputs{Policy: s.policy, Statements: []string{s.Statements}, Weights: []string{s.models}, Channels: []string{"chat"}, Lease: s.lease}
 }
 
 // release signs, approves and publishes a model at an epoch.

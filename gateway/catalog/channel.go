@@ -315,7 +315,7 @@ func (ch *channel) commit(r *running) error {
 		r.publication.Store(&d.Publication)
 	}
 	r.fallback.Store(d.Fallback)
-	ch.set(StateReady, "")
+	ch.set(StateReady, d.Stale)
 	return nil
 }
 

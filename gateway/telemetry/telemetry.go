@@ -6,6 +6,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ import (
 type Config struct {
 	Version string       // of the program
 	Log     *slog.Logger // gets the exporter's troubles; nil: nowhere
+	Offline bool         // nothing is sent, whatever the environment names
 }
 
 // Telemetry is the providers of one process.
@@ -71,6 +73,10 @@ func Open(ctx context.Context, c Config) (*Telemetry, error) {
 		closers: []func(context.Context) error{meters.Shutdown},
 	}
 	if !exports() {
+		return t, nil
+	}
+	if c.Offline {
+		c.Log.Warn("traces are not sent: the gateway is offline", "collector", cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")))
 		return t, nil
 	}
 	spans, err := otlptracegrpc.New(ctx) // reads the OTEL_EXPORTER_OTLP_* variables

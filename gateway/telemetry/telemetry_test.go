@@ -44,9 +44,9 @@ func startCollector(t *testing.T) (*traces, string) {
 	return c, "http://" + l.Addr().String()
 }
 
-func open(t *testing.T) *telemetry.Telemetry {
+func open(t *testing.T, offline bool) *telemetry.Telemetry {
 	t.Helper()
-	tel, err := telemetry.Open(t.Context(), telemetry.Config{Version: "1.2.3"})
+	tel, err := telemetry.Open(t.Context(), telemetry.Config{Version: "1.2.3", Offline: offline})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +69,7 @@ func TestTraces(t *testing.T) {
 		env  map[string]string // ENDPOINT is put in
 		sent bool
 	}{
+		{"offline", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "ENDPOINT"}, false},
 		{"endpoint", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "ENDPOINT"}, true},
 		{"endpoint of traces", map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ENDPOINT"}, true},
 		{"no endpoint", nil, false},
@@ -81,7 +82,7 @@ func TestTraces(t *testing.T) {
 			for k, v := range tt.env {
 				t.Setenv(k, strings.Replace(v, "ENDPOINT", endpoint, 1))
 			}
-			tel := open(t)
+			tel := open(t, tt.name == "offline")
 			_, span := tel.Tracer("test").Start(t.Context(), "chat chat")
 			span.End()
 			closeAll(t, tel) // it sends what is left
@@ -100,7 +101,7 @@ func TestTraces(t *testing.T) {
 }
 
 func TestHandler(t *testing.T) {
-	tel := open(t)
+	tel := open(t, false)
 	defer closeAll(t, tel)
 	counter, err := tel.Meter("test").Int64Counter("weighbridge.tests")
 	if err != nil {

@@ -75,7 +75,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string][2]string{
-		"a later format":  {`"format":1`, `"format":2`},
+		"a later format":  {`"format":2`, `"format":3`},
 		"an unknown name": {`"policy":`, `"more":1,"policy":`},
 		"another policy":  {string(policy.Digest()), "sha256:" + strings.Repeat("0", 64)},
 	} {
@@ -96,12 +96,20 @@ func TestBackup(t *testing.T) {
 // A state of a later version is refused by name.
 func TestLaterFormat(t *testing.T) {
 	dir := t.TempDir()
-	for _, text := range []string{`{"format":2}`, `{"format":2,"more":{}}`} {
+	for _, text := range []string{`{"format":3}`, `{"format":3,"more":{}}`} {
 		if err := os.WriteFile(filepath.Join(dir, "floor.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := store.OpenState(dir); !errors.Is(err, store.ErrLaterFormat) {
 			t.Errorf("OpenState of %s = %v, want %v", text, err, store.ErrLaterFormat)
 		}
+	}
+}
+
+// TestFloorOfFormatOne: a floor of a version that knew no leases begins one when it was last saved.
+func TestFloorOfFormatOne(t *testing.T) {
+	floor, err := store.ParseFloor([]byte(`{"format":1,"policyVersion":1,"policyDigest":"sha256:p","timeHighWater":"2026-06-01T12:00:00Z","withdrawn":[],"channels":{}}`))
+	if err != nil || floor.Heard.IsZero() || !floor.Heard.Equal(floor.TimeHighWater) {
+		t.Errorf("ParseFloor = %+v, %v, want heard at the high-water mark", floor, err)
 	}
 }

@@ -140,11 +140,18 @@ func ParseFloor(data []byte) (trust.Floor, error) {
 	if file.Format > floorFormat {
 		return trust.Floor{}, fmt.Errorf("it has format %d, and this version reads %d: %w", file.Format, floorFormat, ErrLaterFormat)
 	}
+	if file.Format < heardFormat {
+		file.Heard = file.TimeHighWater // nothing older is known: a lease begins now
+	}
 	return file.Floor, nil
 }
 
-// floorFormat is the version of the floor file. It goes up with whatever an older version must not overlook.
-const floorFormat = 1
+const (
+	// floorFormat is the version of the floor file. It goes up with whatever an older version must not overlook.
+	floorFormat = 2
+	// heardFormat is the first that says when something new was heard.
+	heardFormat = 2
+)
 
 // ErrLaterFormat means that a later version of this program has written the state: this one would forget what that
 // remembers, so it is not used.

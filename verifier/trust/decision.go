@@ -25,6 +25,7 @@ type Channel struct {
 	Fallback    bool         // an older release is served in place of one that was withdrawn or lost its quorum
 	Frozen      statement.ID // what lost its quorum and, as the policy says, may go on where it serves; it may be brought up nowhere
 	Signers     Signers
+	Stale       string // why the site's lease has run out, "" if it has not; see [Lease]
 
 	// Counted are the acts that Serve rests on, and Withdrawn is what withdrawals took away; a floor remembers both.
 	Counted   []Act

@@ -13,7 +13,8 @@ import (
 type Floor struct {
 	PolicyVersion int64                   `json:"policyVersion"`
 	PolicyDigest  statement.ID            `json:"policyDigest"`
-	TimeHighWater time.Time               `json:"timeHighWater"` // the latest time at which anything was accepted
+	TimeHighWater time.Time               `json:"timeHighWater"`  // the latest time at which anything was accepted
+	Heard         time.Time               `json:"heard,omitzero"` // when a policy, publication or withdrawal was last new; see [Lease]
 	Withdrawn     []Withdrawn             `json:"withdrawn"`
 	Channels      map[string]ChannelFloor `json:"channels"`
 }
@@ -53,6 +54,7 @@ func (f Floor) Withdraw(c Channel, p *Policy, now time.Time) (Floor, bool) {
 		return f, false
 	}
 	f = f.AcceptPolicy(p, now)
+	f.Heard = f.TimeHighWater
 	f.Withdrawn = append(slices.Clone(f.Withdrawn), more...)
 	return f, true
 }
@@ -82,10 +84,11 @@ func (f Floor) Covers(other Floor) bool {
 // AcceptPolicy returns the floor after accepting a policy at a time. What was decided by an older policy, and is kept only
 // now, does not bring that one back.
 func (f Floor) AcceptPolicy(p *Policy, now time.Time) Floor {
+	f.TimeHighWater = f.effective(now)
 	if p.Version() > f.PolicyVersion {
 		f.PolicyVersion, f.PolicyDigest = p.Version(), p.Digest()
+		f.Heard = f.TimeHighWater
 	}
-	f.TimeHighWater = f.effective(now)
 	return f
 }
 
@@ -115,6 +118,7 @@ func (f Floor) Accept(channel string, c Channel, p *Policy, now time.Time) Floor
 	if f.Channels == nil {
 		f.Channels = map[string]ChannelFloor{}
 	}
+	f.Heard = f.TimeHighWater
 	f.Channels[channel] = ChannelFloor{c.Epoch, c.Publication, served, counted}
 	return f
 }
