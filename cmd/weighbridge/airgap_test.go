@@ -52,7 +52,7 @@ func enterIsland(t *testing.T) {
 // An island is a site without a network. Everything that happens there is a process of its own.
 type island struct {
 	*gatewayProcess
-	*trusttest.World // of those who sign, elsewhere
+	signers *trusttest.World // elsewhere
 }
 
 func (i *island) writeConfig(lease string) {
@@ -67,7 +67,7 @@ weights: [./models]
 runtimes: {llamacpp: {command: %s}}
 channels: {chat: {}}
 access: [{caller: "spiffe://test.example/apps/*", channels: [chat], methods: [chat]}]
-`, i.World.KeyID(trusttest.Alice), i.World.KeyID(trusttest.Bob), lease, backendtest.LlamaServer(i.t))
+`, i.signers.KeyID(trusttest.Alice), i.signers.KeyID(trusttest.Bob), lease, backendtest.LlamaServer(i.t))
 	writeTestFile(i.t, i.config, config)
 }
 
@@ -75,7 +75,7 @@ access: [{caller: "spiffe://test.example/apps/*", channels: [chat], methods: [ch
 func (i *island) do(args ...string) (status int, out string) {
 	i.t.Helper()
 	cmd := exec.CommandContext(i.t.Context(), "weighbridge", args...)
-	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(i.gatewayProcess.Dir, "spiffe.sock"))
+	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(i.Dir, "spiffe.sock"))
 	text, err := cmd.CombinedOutput()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		i.t.Fatal(err)
@@ -117,8 +117,8 @@ func TestAirGap(t *testing.T) {
 
 	enterIsland(t)
 	i := &island{&gatewayProcess{World: trusttest.New(t), t: t}, far.World}
-	i.config = filepath.Join(i.gatewayProcess.Dir, "gateway.yaml")
-	if err := os.Mkdir(filepath.Join(i.gatewayProcess.Dir, "models"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	i.config = filepath.Join(i.Dir, "gateway.yaml")
+	if err := os.Mkdir(filepath.Join(i.Dir, "models"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		t.Fatal(err)
 	}
 	i.writeConfig("90d")
@@ -152,7 +152,7 @@ func TestAirGap(t *testing.T) {
 	i.writeConfig("1ms")
 	i.start()
 	i.await("channel may serve nothing")
-	if status, out := i.do("status", "--server", "unix:"+filepath.Join(i.gatewayProcess.Dir, "control.sock")); status != exitDone || !strings.Contains(out, "the site's lease of 1ms") {
+	if status, out := i.do("status", "--server", "unix:"+filepath.Join(i.Dir, "control.sock")); status != exitDone || !strings.Contains(out, "the site's lease of 1ms") {
 		t.Errorf("status: %d: %s", status, out)
 	}
 	i.cmd.Process.Signal(os.Interrupt)
