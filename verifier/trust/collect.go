@@ -120,6 +120,9 @@ func (e *evidence) index(a *act) {
 	switch a.kind {
 	case kindRelease:
 		e.add(a.release.weights) // which it brings along; their signature is judged like any other
+		for _, adapter := range a.release.adapters {
+			e.add(adapter.Statement)
+		}
 	case kindApproval:
 		e.approvals[a.about] = append(e.approvals[a.about], a)
 	case kindEvaluation:

@@ -192,7 +192,7 @@ func decideChannel(c *channelCase) Channel {
 // serve makes a release the one that serves.
 func (c *Channel) serve(r *releaseCase, epoch int64, publication statement.ID) {
 	c.Serve, c.Release, c.Epoch, c.Publication = r.id, r.act.release, epoch, publication
-	c.Signers = Signers{Weights: r.weights.by, Producers: r.release.by, Evaluators: r.evaluation.by, Approvers: r.approval.by}
+	c.Signers = Signers{Weights: r.weightsSigners(), Producers: r.release.by, Evaluators: r.evaluation.by, Approvers: r.approval.by}
 	c.Counted = slices.Clone(r.counted)
 }
 
@@ -339,6 +339,9 @@ func (c *channelCase) explainRest() {
 		used[key.release] = true
 		if release.act != nil {
 			used[release.act.release.weights.ID()] = true
+			for _, adapter := range release.act.release.adapters {
+				used[adapter.Statement.ID()] = true
+			}
 		}
 	}
 	for _, a := range c.acts {

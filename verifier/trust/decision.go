@@ -52,7 +52,21 @@ func (c Channel) AcceptsLevel(level string) bool {
 	return got >= 0 && got <= least
 }
 
-// Signers are the identities behind a served release, sorted.
+// WeakestLevel returns the weakest of how weights are guarded. One that is not known is weaker than all.
+func WeakestLevel(of ...string) string {
+	return slices.MaxFunc(of, func(a, b string) int {
+		return cmp.Compare(weakness(a), weakness(b))
+	})
+}
+
+func weakness(level string) int {
+	if i := slices.Index(levels, level); i >= 0 {
+		return i
+	}
+	return len(levels)
+}
+
+// Signers are the identities behind a served release, sorted. Those of the weights have signed these or an adapter.
 type Signers struct {
 	Weights, Producers, Evaluators, Approvers, Publishers []string
 }

@@ -19,7 +19,7 @@ type Floor struct {
 	Channels      map[string]ChannelFloor `json:"channels"`
 }
 
-// A Withdrawn release, or weights by root, may never be served again by a channel.
+// A Withdrawn release, or weights or an adapter by root, may never be served again by a channel.
 type Withdrawn struct {
 	Channel string       `json:"channel,omitempty"` // whose policy let it be withdrawn; "": every channel
 	Release statement.ID `json:"release,omitempty"`
@@ -131,7 +131,11 @@ func (f Floor) effective(now time.Time) time.Time {
 	return now.UTC()
 }
 
-// takes reports whether a withdrawal is of the release, or of its weights, on the channel.
+// takes reports whether a withdrawal is of the release, of its weights or of one of its adapters, on the channel.
 func (w Withdrawn) takes(channel string, r *Release) bool {
-	return (w.Channel == "" || w.Channel == channel) && (w.Release == r.ID || w.Weights == r.Weights.Root)
+	if w.Channel != "" && w.Channel != channel {
+		return false
+	}
+	return w.Release == r.ID || w.Weights == r.Weights.Root ||
+		slices.ContainsFunc(r.adapters, func(a SignedAdapter) bool { return w.Weights == a.Root })
 }

@@ -59,6 +59,18 @@ func FuzzParseRelease(f *testing.F) {
 		f.Fatal(err)
 	}
 	w.SignModel(model)
+	lora := filepath.Join(w.Dir, "lora.gguf")
+	if err := os.WriteFile(lora, []byte("adapter"), 0o644); err != nil {
+		f.Fatal(err)
+	}
+	w.SignModel(lora)
+	adapted := w.Descriptor(model)
+	adapted.Behaviour.Adapters = []trust.Adapter{w.Adapter(lora, adapted.Weights.Root)}
+	with, err := trust.NewRelease(adapted)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(unsigned(f, with).Predicate()))
 	payload, err := trust.NewRelease(w.Descriptor(model))
 	if err != nil {
 		f.Fatal(err)

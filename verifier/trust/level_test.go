@@ -29,3 +29,22 @@ func TestAcceptsLevel(t *testing.T) {
 		}
 	}
 }
+
+func TestWeakestLevel(t *testing.T) {
+	tests := []struct {
+		of   []string
+		want string
+	}{
+		{[]string{"sealed"}, "sealed"},
+		{[]string{"sealed", "sealed"}, "sealed"},
+		{[]string{"sealed", "measured"}, "measured"},
+		{[]string{"measured", "sealed"}, "measured"},
+		{[]string{"verity", "measured", "sealed"}, "measured"},
+		{[]string{"measured", "unknown", "attached"}, "unknown"},
+	}
+	for _, tt := range tests {
+		if got := trust.WeakestLevel(tt.of...); got != tt.want {
+			t.Errorf("WeakestLevel(%q) = %q, want %q", tt.of, got, tt.want)
+		}
+	}
+}

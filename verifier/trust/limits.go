@@ -18,6 +18,11 @@ const (
 	maxServed         = 4096    // releases that a floor remembers for one channel
 	maxCounted        = 1 << 15 // acts that a floor remembers for one channel
 	maxMaxTokens      = 1 << 30
+	maxAdapters       = 16 // of a release
+	maxTools          = 128
+
+	// A scale is one on all but odd days. At 0 an adapter would be named and not applied, and below that taken away.
+	minScale, maxScale = 0.001, 100
 
 	// maxNumber is the largest integer that JSON carries exactly everywhere (RFC 8785 section 3.2.2.3).
 	maxNumber = 1<<53 - 1

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
@@ -63,7 +64,7 @@ func (p *Policy) Without(identity string) *Policy {
 
 // A Change is one difference between two releases. From and To are JSON, or "" where the release does not have it.
 type Change struct {
-	Path string `json:"path"` // as in release.yaml; weights are by file
+	Path string `json:"path"` // as in release.yaml; weights and adapters are by file
 	From string `json:"from"`
 	To   string `json:"to"`
 }
@@ -100,17 +101,29 @@ func (r *Release) flat() (map[string]string, error) {
 	if err := statement.Unmarshal(text, &tree); err != nil {
 		return nil, fmt.Errorf("diff release %s: %w", r.ID, err)
 	}
+	tree["weights"] = map[string]any{"root": r.Weights.Root, "files": sumsOf(r.manifest)}
+	behaviour := tree["behaviour"].(map[string]any) // as it was written above
+	delete(behaviour, "adapters")
+	for i, a := range r.adapters {
+		behaviour[fmt.Sprintf("adapters[%d]", i)] = map[string]any{
+			"root": a.Root, "base": r.Behaviour.Adapters[i].Base, "scale": a.Scale, "files": sumsOf(a.Manifest),
+		}
+	}
+	all := map[string]string{}
+	return all, flatten(all, "", tree)
+}
+
+// sumsOf returns the digests of each file.
+func sumsOf(m *oms.Manifest) map[string]any {
 	files := map[string]any{}
-	for _, f := range r.manifest.Files() {
+	for _, f := range m.Files() {
 		var parts []string
 		for _, p := range f.Parts {
 			parts = append(parts, fmt.Sprintf("%x", p.Sum))
 		}
 		files[f.Name] = strings.Join(parts, " ")
 	}
-	tree["weights"] = map[string]any{"root": r.Weights.Root, "files": files}
-	all := map[string]string{}
-	return all, flatten(all, "", tree)
+	return files
 }
 
 func flatten(into map[string]string, path string, v any) error {

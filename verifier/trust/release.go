@@ -42,12 +42,12 @@ type Runtime struct {
 
 // Behaviour is what the gateway enforces around the weights.
 type Behaviour struct {
-	SystemPrompt string           `json:"systemPrompt,omitempty"`
-	ChatTemplate string           `json:"chatTemplate,omitempty"` // the template's text; empty: the one in the weights
-	Sampling     Sampling         `json:"sampling"`
-	Output       Output           `json:"output"`
-	Tools        []string         `json:"tools"`
-	Adapters     []jsontext.Value `json:"adapters"`
+	SystemPrompt string    `json:"systemPrompt,omitempty"`
+	ChatTemplate string    `json:"chatTemplate,omitempty"` // the template's text; empty: the one in the weights
+	Sampling     Sampling  `json:"sampling"`
+	Output       Output    `json:"output"`
+	Tools        []string  `json:"tools"` // functions that a caller may offer to the model, sorted
+	Adapters     []Adapter `json:"adapters"`
 }
 
 // Sampling are the samplers a caller may set. A nil one is left to the runtime's default, and callers may set
@@ -88,6 +88,7 @@ type Release struct {
 
 	weights  *statement.Signed
 	manifest *oms.Manifest
+	adapters []SignedAdapter
 }
 
 // NewRelease checks the descriptor and returns the payload to sign. The statement's subject is the weights' root. It
@@ -100,7 +101,11 @@ func NewRelease(d Descriptor) ([]byte, error) {
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
-	if _, _, err := d.Weights.parse(); err != nil {
+	r := &Release{Descriptor: d}
+	if err := r.parse(); err != nil {
+		return nil, err
+	}
+	if err := r.unenforceable().err(); err != nil {
 		return nil, err
 	}
 	return statement.New(ReleaseType, d.Model, strings.TrimPrefix(d.Weights.Root, "sha256:"), d)
@@ -119,8 +124,7 @@ func ParseRelease(s *statement.Signed) (*Release, error) {
 	if _, subject := s.Subject(); "sha256:"+subject != r.Weights.Root {
 		return nil, fmt.Errorf("release: %w: its subject is not the weights' root", ErrMalformed)
 	}
-	var err error
-	if r.weights, r.manifest, err = r.Weights.parse(); err != nil {
+	if err := r.parse(); err != nil {
 		return nil, fmt.Errorf("release: %w: %w", ErrMalformed, err)
 	}
 	return r, nil
@@ -142,18 +146,18 @@ func (r *Release) Unenforceable() []string {
 	return fields
 }
 
-// parse reads the embedded weights statement and its manifest, whose root must be the one the release names.
-func (w Weights) parse() (*statement.Signed, *oms.Manifest, error) {
-	s, err := statement.Parse(bytes.Clone(w.Statement))
+// parseWeights reads an embedded OMS statement and its manifest, whose root must be the one that the release names.
+func parseWeights(path, root string, bundle jsontext.Value) (*statement.Signed, *oms.Manifest, error) {
+	s, err := statement.Parse(bytes.Clone(bundle))
 	if err != nil {
-		return nil, nil, fmt.Errorf("weights.statement: %w", err)
+		return nil, nil, fmt.Errorf("%s.statement: %w", path, err)
 	}
 	m, err := oms.ParseManifest(s)
 	if err != nil {
-		return nil, nil, fmt.Errorf("weights.statement: %w", err)
+		return nil, nil, fmt.Errorf("%s.statement: %w", path, err)
 	}
-	if m.Root() != w.Root {
-		return nil, nil, fmt.Errorf("weights.root: is %s, but the statement is about %s", w.Root, m.Root())
+	if m.Root() != root {
+		return nil, nil, fmt.Errorf("%s.root: is %s, but the statement is about %s", path, root, m.Root())
 	}
 	return s, m, nil
 }
@@ -175,6 +179,7 @@ func (d *Descriptor) check() problems {
 	}
 	d.Runtime.check(&bad)
 	d.Behaviour.check(&bad)
+	d.checkAdapters(&bad)
 	checkText(&bad, "warmup.prompt", d.Warmup.Prompt, d.Warmup != Warmup{})
 	checkText(&bad, "warmup.contains", d.Warmup.Contains, false)
 	checkLine(&bad, "provenance.base", d.Provenance.Base, false)
@@ -216,6 +221,7 @@ func (b *Behaviour) check(bad *problems) {
 	if b.Output.MaxTokens < 0 || b.Output.MaxTokens > maxMaxTokens {
 		bad.add("behaviour.output.maxTokens", "must be from 1 to %d, or absent", maxMaxTokens)
 	}
+	checkTools(bad, b.Tools)
 }
 
 func (r *Range) check(bad *problems, path string, highest float64) {

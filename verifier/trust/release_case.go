@@ -12,7 +12,7 @@ import (
 
 // releaseCase is what one channel's requirements find about one release.
 //
-// Separation of duties follows the chain of acts: weights, release, evaluation, approval, publication. The first of the separated
+// Separation of duties follows the chain of acts: weights and adapters, release, evaluation, approval, publication. The first of the separated
 // roles in which an identity acted on a release is the one it keeps; what it does in later ones does not count. So who
 // produced a release can't approve or publish it, and who approved it can't publish it. Acting is signing as a member
 // of the role, even where the statement has expired or speaks of another channel: that something lapsed must not free
@@ -26,6 +26,7 @@ type releaseCase struct {
 	blocker   string // why no signature can help this release in this version; "" if nothing does
 
 	weights, release, evaluation, approval met
+	adapters                               []met                      // of each adapter of the release
 	acted                                  map[string]map[string]bool // identity to the separated roles it acted in
 	first                                  map[string]string          // identity to the first of them
 	counted                                []Act
@@ -49,6 +50,13 @@ func (c *channelCase) openRelease(id statement.ID, back bool) *releaseCase {
 		}
 		if w := c.acts[a.release.weights.ID()]; w != nil {
 			r.weights.by = r.judge(w, r.weights, "signed the weights", nil)
+		}
+		for _, adapter := range a.release.adapters {
+			m := met{rule: r.weights.rule}
+			if w := c.acts[adapter.Statement.ID()]; w != nil {
+				m.by = r.judge(w, m, "signed an adapter", nil)
+			}
+			r.adapters = append(r.adapters, m)
 		}
 		r.release.by = r.judge(a, r.release, "signed the release", func() (string, string) {
 			switch {
@@ -154,6 +162,16 @@ func (r *releaseCase) acts(who, role string) (first string, ok bool) {
 	return r.first[who], r.first[who] == role
 }
 
+// weightsSigners returns who signed the weights or an adapter, sorted.
+func (r *releaseCase) weightsSigners() []string {
+	all := slices.Clone(r.weights.by)
+	for _, m := range r.adapters {
+		all = append(all, m.by...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // missing returns the requirements that are not met, in the order of the chain.
 func (r *releaseCase) missing() []Missing {
 	c := r.channel
@@ -176,6 +194,9 @@ func (r *releaseCase) missing() []Missing {
 			}
 		} else {
 			lacks(r.weights, "signatures of the weights", "")
+			for i, m := range r.adapters {
+				lacks(m, "signatures of adapter "+r.act.release.adapters[i].Root, "")
+			}
 		}
 		lacks(r.release, "signatures of the release", why)
 	}

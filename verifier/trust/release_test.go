@@ -56,8 +56,6 @@ func TestNewRelease(t *testing.T) {
 		{"temperature that is no number", temperature(trust.Range{Default: 0, Max: math.NaN()}), "behaviour.sampling.temperature.max"},
 		{"top-p above 1", topP(trust.Range{Default: 0.5, Max: 1.1}), "behaviour.sampling.topP.max"},
 		{"fewer than no tokens", func(d *trust.Descriptor) { d.Behaviour.Output.MaxTokens = -1 }, "behaviour.output.maxTokens"},
-		{"tools", func(d *trust.Descriptor) { d.Behaviour.Tools = []string{"search"} }, "behaviour.tools"},
-		{"adapters", func(d *trust.Descriptor) { d.Behaviour.Adapters = append(d.Behaviour.Adapters, []byte(`{}`)) }, "behaviour.adapters"},
 		{"a warm-up", func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "Say hello.", Contains: "hello"} }, ""},
 		{"an answer to no prompt", func(d *trust.Descriptor) { d.Warmup.Contains = "hello" }, "warmup.prompt"},
 		{"provenance", func(d *trust.Descriptor) { d.Provenance = trust.Provenance{Base: "b", Data: "d", Run: "r"} }, ""},

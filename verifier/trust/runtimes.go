@@ -75,7 +75,7 @@ func (a argument) String() string {
 	return strings.Join(s, ", or ")
 }
 
-// unenforceable returns what of the descriptor this version can't enforce.
+// unenforceable returns what of the descriptor this version can't enforce; [Release.unenforceable] adds to it.
 func (d *Descriptor) unenforceable() problems {
 	var bad problems
 	if _, known := runtimes[d.Runtime.Kind]; known {
@@ -84,10 +84,7 @@ func (d *Descriptor) unenforceable() problems {
 		bad.add("runtime.kind", "this version can't enforce it")
 	}
 	if len(d.Behaviour.Tools) > 0 {
-		bad.add("behaviour.tools", "this version can't enforce it")
-	}
-	if len(d.Behaviour.Adapters) > 0 {
-		bad.add("behaviour.adapters", "this version can't enforce it")
+		bad.add("behaviour.tools", "this version can't enforce it: it forwards no tools to a runtime")
 	}
 	return bad
 }

@@ -207,11 +207,16 @@ func (s *scene) descriptor() trust.Descriptor {
 // descriptorJSON is the default descriptor in canonical JSON.
 func (s *scene) descriptorJSON() string {
 	s.t.Helper()
-	d := jsontext.Value(marshal(s.t, s.descriptor()))
-	if err := d.Canonicalize(); err != nil {
-		s.t.Fatal(err)
+	return canonicalOf(s.t, []byte(marshal(s.t, s.descriptor())))
+}
+
+func canonicalOf(t *testing.T, text []byte) string {
+	t.Helper()
+	value := jsontext.Value(slices.Clone(text))
+	if err := value.Canonicalize(); err != nil {
+		t.Fatal(err)
 	}
-	return string(d)
+	return string(value)
 }
 
 // root is the hex root of the signed weights.

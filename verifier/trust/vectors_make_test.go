@@ -1,7 +1,6 @@
 package trust_test
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
@@ -131,6 +130,7 @@ func makeVectors(t *testing.T) ([]vector, map[string][]byte) {
 	m := &vectorMaker{t: t, files: map[string][]byte{}}
 	weights := m.weights()
 	release := m.release(weights)
+	m.adapters(weights)
 	m.approval(release)
 	m.publication(release)
 	m.evaluation(release)
@@ -182,50 +182,6 @@ func (m *vectorMaker) weights() []byte {
 func payloadRoot(payload []byte) string {
 	_, rest, _ := strings.Cut(string(payload), `"subject":[{"digest":{"sha256":"`)
 	return rest[:64]
-}
-
-// release makes the releases and returns the payload of the smallest.
-func (m *vectorMaker) release(weights []byte) []byte {
-	root := "sha256:" + payloadRoot([]byte(payloadsOf(m.t, weights)[0]))
-	small := trust.Descriptor{
-		Model: "tiny", Version: "1.0",
-		Weights:   trust.Weights{Root: root, Statement: bytes.TrimSpace(weights)},
-		Runtime:   trust.Runtime{Kind: "llamacpp"},
-		Behaviour: trust.Behaviour{Tools: []string{}, Adapters: []jsontext.Value{}},
-	}
-	payload := m.valid("release", "release", "no more than is required")(trust.NewRelease(small))
-	full := small
-	full.Runtime = trust.Runtime{Kind: "llamacpp", Args: map[string]string{"ctx-size": "4096", "flash-attn": "on"}, Build: string(idOf([]byte("llama-server")))}
-	full.Behaviour = trust.Behaviour{
-		SystemPrompt: "You weigh things.\nAnswer in grams: \u00fcber <1 g> & \u2028.", ChatTemplate: "{{ messages }}",
-		Sampling: trust.Sampling{Temperature: &trust.Range{Default: 0.7, Max: 1}, TopP: &trust.Range{Default: 0.95, Max: 1}},
-		Output:   trust.Output{MaxTokens: 512}, Tools: []string{}, Adapters: []jsontext.Value{},
-	}
-	full.Warmup = trust.Warmup{Prompt: "1 + 1 =", Contains: "2"}
-	full.Provenance = trust.Provenance{Base: "tiny-base", Data: "corpus 7", Run: "run 12"}
-	m.valid("release", "release-full", "every field that this version can enforce")(trust.NewRelease(full))
-	m.broken("release", payload, []broken{
-		{"subject-name", "tolerated", "", `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"tiny"`, `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"other"`, "the subject's name is informational"},
-		{"tools", "unenforceable", "behaviour.tools", `"tools":[]`, `"tools":["search"]`, "well-formed; this version can't enforce it, so it is refused where it would serve"},
-		{"argument", "unenforceable", "runtime.args.host", `"args":{}`, `"args":{"host":"0.0.0.0"}`, "well-formed; an argument that this version does not allow"},
-		{"predicate-type", "predicate-type", "", `weighbridge:release:v1`, `weighbridge:release:v2`, "another predicate type"},
-		{"not-canonical", "canonical", "", `"model":"tiny"`, `"model": "tiny"`, "a space"},
-		{"unknown-field", "unknown-field", "", `"model":"tiny"`, `"guardrails":{},"model":"tiny"`, "a field of another version"},
-		{"default-spelled-out", "spelling", "", `"output":{}`, `"output":{"maxTokens":0}`, "a default spelled out"},
-		{"null", "spelling", "", `"sampling":{}`, `"sampling":{"topP":null}`, "a null"},
-		{"null-list", "spelling", "", `"tools":[]`, `"tools":null`, "a null for a list"},
-		{"missing-field", "spelling", "", `,"tools":[]`, ``, "a required list is missing"},
-		{"empty-warmup", "spelling", "", `"version":"1.0"`, `"version":"1.0","warmup":{}`, "an object that says nothing"},
-		{"no-version", "field", "version", `"version":"1.0"`, `"version":""`, "a required text is empty"},
-		{"unprintable", "field", "version", `"version":"1.0"`, `"version":"1\u001b"`, "an escape character in what people read"},
-		{"default-above-max", "field", "behaviour.sampling.topP.default", `"sampling":{}`, `"sampling":{"topP":{"default":1,"max":0.5}}`, "a default above the highest"},
-		{"kind", "field", "runtime.kind", `"kind":"llamacpp"`, `"kind":"llama.cpp"`, "no name of a runtime"},
-		{"subject", "subject", "", `"subject":[{"digest":{"sha256":"` + payloadRoot(payload), `"subject":[{"digest":{"sha256":"` + strings.Repeat("0", 64), "the subject is not the weights' root"},
-		{"weights-bundle", "weights", "", `"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"`, `"mediaType":"application/vnd.dev.sigstore.bundle+json;version=0.2"`, "the embedded bundle is of another version"},
-	})
-	other := strings.ReplaceAll(string(payload), payloadRoot(payload), strings.Repeat("0", 64)) // the bundle holds it in base64 only
-	m.put(vector{File: "release-weights-root.json", Kind: "release", Expect: "weights", Why: "subject and root agree, and the embedded statement is about other weights"}, m.sign("1", []byte(other)))
-	return payload
 }
 
 func (m *vectorMaker) approval(release []byte) {

@@ -50,6 +50,7 @@ var classes = map[string]string{
 	"spelling":       "the predicate is not in the one form that is written",
 	"subject":        "its subject is not",
 	"weights":        "weights.",
+	"adapter":        "behaviour.adapters[",
 	"manifest":       "read manifest: ",
 	"field":          "",
 }

@@ -257,6 +257,29 @@ func (w *World) resources(root, signature string) []oms.Resource {
 // Descriptor returns a small release of the signed weights at path.
 func (w *World) Descriptor(path string) trust.Descriptor {
 	w.t.Helper()
+	root, bundle := w.signature(path)
+	return trust.Descriptor{
+		Model:   "chat-small",
+		Version: "1.0.0",
+		Weights: trust.Weights{Root: root, Statement: bundle},
+		Runtime: trust.Runtime{Kind: "llamacpp", Args: map[string]string{}},
+		Behaviour: trust.Behaviour{
+			Sampling: trust.Sampling{Temperature: &trust.Range{Default: 0.2, Max: 1}, TopP: &trust.Range{Default: 0.9, Max: 1}},
+			Output:   trust.Output{MaxTokens: 1024},
+		},
+	}
+}
+
+// Adapter returns the signed adapter at path, of the weights with the root base.
+func (w *World) Adapter(path, base string) trust.Adapter {
+	w.t.Helper()
+	root, bundle := w.signature(path)
+	return trust.Adapter{Root: root, Base: base, Scale: 1, Statement: bundle}
+}
+
+// signature returns the root that the signature beside a model is about, and the signature.
+func (w *World) signature(path string) (root string, bundle jsontext.Value) {
+	w.t.Helper()
 	signature := path + ".sig"
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		signature = filepath.Join(path, "model.sig")
@@ -267,16 +290,7 @@ func (w *World) Descriptor(path string) trust.Descriptor {
 	w.check(err)
 	m, err := oms.ParseManifest(s)
 	w.check(err)
-	return trust.Descriptor{
-		Model:   "chat-small",
-		Version: "1.0.0",
-		Weights: trust.Weights{Root: m.Root(), Statement: jsontext.Value(s.Bundle())},
-		Runtime: trust.Runtime{Kind: "llamacpp", Args: map[string]string{}},
-		Behaviour: trust.Behaviour{
-			Sampling: trust.Sampling{Temperature: &trust.Range{Default: 0.2, Max: 1}, TopP: &trust.Range{Default: 0.9, Max: 1}},
-			Output:   trust.Output{MaxTokens: 1024},
-		},
-	}
+	return m.Root(), jsontext.Value(s.Bundle())
 }
 
 // Release signs the weights at path if they are not signed yet, and a release of them as the trainer, with the default
