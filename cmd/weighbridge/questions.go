@@ -146,7 +146,7 @@ func newReleaseDiffCmd(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Say everything that changes between two releases",
-		Long: `Say everything that changes between two releases: weights file by file, tokenizer and template, runtime,
+		Long: `Say everything that changes between two releases: weights and adapters file by file, tokenizer and template, runtime,
 behaviour, provenance. A and B are statement files, or release ids with --statements.`,
 		Example: "  weighbridge release diff old.json new.json",
 		Args:    cobra.ExactArgs(2),

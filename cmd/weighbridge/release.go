@@ -36,9 +36,9 @@ func newReleaseCreateCmd(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create -f release.yaml --key K (--out FILE | --statements DIR)",
 		Short: "Sign a release of signed weights; prints its id",
-		Long: `Sign a release: weights, runtime and behaviour as release.yaml describes them. Every weight file is hashed
-against its signature first, and the signature and the chat template become part of the release. A field
-that this version can't enforce is refused. Prints the release id, and nothing else, on standard output.`,
+		Long: `Sign a release: weights, runtime and behaviour as release.yaml describes them. Every file of the weights and of
+the adapters is hashed against its signature first, and the signatures and the chat template become part of the
+release. A field that this version can't enforce is refused. Prints the release id, and nothing else, on standard output.`,
 		Example: "  weighbridge release create -f release.yaml --key trainer.key --statements statements",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,8 +54,10 @@ that this version can't enforce is refused. Prints the release id, and nothing e
 			if err != nil {
 				return err
 			}
-			if release.weights.VerifyKey(signer.Public()) != nil {
-				fmt.Fprintln(s.err, "weighbridge: the weights were signed by another key; a channel serves this release only if its policy gives that key to an identity of its weights rule")
+			for _, w := range release.signed {
+				if w.statement.VerifyKey(signer.Public()) != nil {
+					fmt.Fprintf(s.err, "weighbridge: another key signed %s; a channel serves this release only if its policy gives that key to an identity of its weights rule\n", w)
+				}
 			}
 			return o.sign(s, what, "release", signer, release.payload)
 		},
@@ -115,6 +117,9 @@ func tellRelease(w io.Writer, does string, id statement.ID, r *trust.Release) {
 		return
 	}
 	fmt.Fprintf(w, "weighbridge: %s: %s %s, weights %s\n", does, r.Model, r.Version, r.Weights.Root)
+	for _, a := range r.Adapters() {
+		fmt.Fprintf(w, "weighbridge: with adapter %s, scale %v\n", a.Root, a.Scale)
+	}
 	if fields := r.Unenforceable(); len(fields) > 0 {
 		fmt.Fprintf(w, "weighbridge: this version can't enforce %s of it and would not serve it\n", strings.Join(fields, ", "))
 	}

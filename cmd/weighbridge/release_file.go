@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -23,15 +25,12 @@ const maxTemplateFile = 4 << 20
 
 // releaseFile is release.yaml.
 type releaseFile struct {
-	APIVersion string `yaml:"apiVersion"` // weighbridge/v1
-	Kind       string `yaml:"kind"`       // Release
-	Model      string `yaml:"model"`
-	Version    string `yaml:"version"`
-	Weights    struct {
-		Path      string `yaml:"path"`
-		Signature string `yaml:"signature"`
-	} `yaml:"weights"`
-	Runtime struct {
+	APIVersion string     `yaml:"apiVersion"` // weighbridge/v1
+	Kind       string     `yaml:"kind"`       // Release
+	Model      string     `yaml:"model"`
+	Version    string     `yaml:"version"`
+	Weights    signedFile `yaml:"weights"`
+	Runtime    struct {
 		Kind  string               `yaml:"kind"`
 		Args  map[string]yaml.Node `yaml:"args"`
 		Build string               `yaml:"build"` // sha256:… of the binary
@@ -46,8 +45,8 @@ type releaseFile struct {
 		Output struct {
 			MaxTokens whole `yaml:"maxTokens"`
 		} `yaml:"output"`
-		Tools    []yaml.Node `yaml:"tools"`
-		Adapters []yaml.Node `yaml:"adapters"`
+		Tools    []string      `yaml:"tools"`
+		Adapters []adapterFile `yaml:"adapters"`
 	} `yaml:"behaviour"`
 	Warmup struct {
 		Prompt   string `yaml:"prompt"`
@@ -60,19 +59,41 @@ type releaseFile struct {
 	} `yaml:"provenance"`
 }
 
+// signedFile says where weights, or an adapter, and their signature are.
+type signedFile struct {
+	Path      string `yaml:"path"`
+	Signature string `yaml:"signature"`
+}
+
+type adapterFile struct {
+	signedFile `yaml:",inline"`
+	Base       string   `yaml:"base"`  // root of the weights that it was made for, to be held against the release's
+	Scale      *float64 `yaml:"scale"` // 1 if absent
+}
+
 type rangeFile struct {
 	Default *float64 `yaml:"default"`
 	Max     *float64 `yaml:"max"`
 }
 
-// loadedRelease is a release file with everything it names read, and its weights verified.
+// loadedRelease is a release file with everything it names read, and its weights and adapters verified.
 type loadedRelease struct {
 	payload []byte
-	weights *statement.Signed
+	signed  []*signedWeights
 }
 
-// loadReleaseFile reads release.yaml, inlines the template and the weights' signature, and hashes every file of the
-// weights: a release is about weights that are there, not about a signature someone once had.
+// signedWeights are the release's weights, or an adapter, as their signature describes them.
+type signedWeights struct {
+	kind            string // weights, adapter
+	path, signature string
+	statement       *statement.Signed
+	manifest        *oms.Manifest
+}
+
+func (w *signedWeights) String() string { return w.kind + " " + w.path }
+
+// loadReleaseFile reads release.yaml, inlines the template and the signatures of the weights and adapters, and hashes
+// every file of them: a release is about weights that are there, not about a signature someone once had.
 func loadReleaseFile(ctx context.Context, path string) (*loadedRelease, error) {
 	const what = "release create"
 	var r releaseFile
@@ -81,12 +102,29 @@ func loadReleaseFile(ctx context.Context, path string) (*loadedRelease, error) {
 		return nil, err
 	}
 	d := r.descriptor(f)
-	weights, manifest, err := r.signature(f)
+	var all []*signedWeights
+	weights, err := r.Weights.read(f, "weights", "weights")
 	if err != nil {
 		return nil, err
 	}
 	if weights != nil {
-		d.Weights = trust.Weights{Root: manifest.Root(), Statement: jsontext.Value(weights.Bundle())}
+		d.Weights = trust.Weights{Root: weights.manifest.Root(), Statement: jsontext.Value(weights.statement.Bundle())}
+		all = append(all, weights)
+	}
+	for i, file := range r.Behaviour.Adapters {
+		adapter, err := file.read(f, fmt.Sprintf("behaviour.adapters[%d]", i), "adapter")
+		if err != nil {
+			return nil, err
+		}
+		a := trust.Adapter{Base: cmp.Or(file.Base, d.Weights.Root), Scale: 1}
+		if file.Scale != nil {
+			a.Scale = *file.Scale
+		}
+		if adapter != nil {
+			a.Root, a.Statement = adapter.manifest.Root(), jsontext.Value(adapter.statement.Bundle())
+			all = append(all, adapter)
+		}
+		d.Behaviour.Adapters = append(d.Behaviour.Adapters, a)
 	}
 	payload, err := trust.NewRelease(d)
 	f.addAll(err)
@@ -96,23 +134,32 @@ func loadReleaseFile(ctx context.Context, path string) (*loadedRelease, error) {
 	if err != nil {
 		return nil, refused(what, err)
 	}
-	model, signature := f.resolve(r.Weights.Path), f.resolve(r.Weights.Signature)
-	_, err = verifier.Verify(ctx, model, manifest, verifier.Options{Signature: signature})
+	for _, one := range all {
+		if err := one.verify(ctx, what); err != nil {
+			return nil, err
+		}
+	}
+	return &loadedRelease{payload, all}, nil
+}
+
+// verify hashes the files against their signature.
+func (w *signedWeights) verify(ctx context.Context, what string) error {
+	_, err := verifier.Verify(ctx, w.path, w.manifest, verifier.Options{Signature: w.signature})
 	if no := new(verifier.Refused); errors.As(err, &no) {
 		lines := []string{no.Reason}
 		for _, p := range no.Problems {
 			lines = append(lines, p.String())
 		}
-		err = refused(what, fmt.Errorf("weights %s are not as signed: %s", model, strings.Join(lines, "\n  ")))
-		return nil, withHint(err, fmt.Sprintf("if these are the weights you mean, sign them: weighbridge model sign %s --signature %s --private-key KEY", model, signature))
+		err = refused(what, fmt.Errorf("%s: not as signed: %s", w, strings.Join(lines, "\n  ")))
+		return withHint(err, fmt.Sprintf("if this is what you mean, sign it: weighbridge model sign %s --signature %s --private-key KEY", w.path, w.signature))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return &loadedRelease{payload, weights}, nil
+	return nil
 }
 
-// descriptor is the release without its weights; whatever is wrong is among the file's problems.
+// descriptor is the release without its weights and adapters; whatever is wrong is among the file's problems.
 func (r *releaseFile) descriptor(f *yamlFile) trust.Descriptor {
 	d := trust.Descriptor{
 		Model:   r.Model,
@@ -126,16 +173,10 @@ func (r *releaseFile) descriptor(f *yamlFile) trust.Descriptor {
 				TopP:        r.Behaviour.Sampling.TopP.read(f, "behaviour.sampling.topP"),
 			},
 			Output: trust.Output{MaxTokens: int(r.Behaviour.Output.MaxTokens)},
+			Tools:  slices.Sorted(slices.Values(r.Behaviour.Tools)),
 		},
 		Warmup:     trust.Warmup{Prompt: r.Warmup.Prompt, Contains: r.Warmup.Contains},
 		Provenance: trust.Provenance{Base: r.Provenance.Base, Data: r.Provenance.Data, Run: r.Provenance.Run},
-	}
-	// What stands in these is not even looked at: any of it is refused.
-	if len(r.Behaviour.Tools) > 0 {
-		d.Behaviour.Tools = make([]string, len(r.Behaviour.Tools))
-	}
-	if len(r.Behaviour.Adapters) > 0 {
-		d.Behaviour.Adapters = []jsontext.Value{jsontext.Value(`{}`)}
 	}
 	for name, node := range r.Runtime.Args {
 		if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
@@ -171,37 +212,33 @@ func (r *rangeFile) read(f *yamlFile, path string) *trust.Range {
 	return &trust.Range{Default: *r.Default, Max: *r.Max}
 }
 
-// signature reads the weights' signature file. That it is not there ends the command with the next step; that it says
-// nothing usable is one of the file's problems.
-func (r *releaseFile) signature(f *yamlFile) (*statement.Signed, *oms.Manifest, error) {
-	w := r.Weights
+// read reads the signature file of weights, or of an adapter, at a key of the file. That it is not there ends the command
+// with the next step; that it says nothing usable is one of the file's problems, and nil.
+func (w signedFile) read(f *yamlFile, key, kind string) (*signedWeights, error) {
 	if w.Path == "" {
-		f.add("weights.path", "is required")
+		f.add(key+".path", "is required")
 	}
 	if w.Signature == "" {
-		f.add("weights.signature", "is required")
+		f.add(key+".signature", "is required")
 	}
 	if w.Path == "" || w.Signature == "" {
-		return nil, nil, nil
+		return nil, nil
 	}
-	path := f.resolve(w.Signature)
-	data, err := store.ReadFile(path, statement.MaxBundle)
+	read := &signedWeights{kind: kind, path: f.resolve(w.Path), signature: f.resolve(w.Signature)}
+	data, err := store.ReadFile(read.signature, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, withHint(fmt.Errorf("release create: the weights are not signed: %w", err),
-			fmt.Sprintf("weighbridge model sign %s --signature %s --private-key KEY", f.resolve(w.Path), path))
-	} else if err != nil {
-		f.add("weights.signature", "%v", err)
-		return nil, nil, nil
+		return nil, withHint(fmt.Errorf("release create: no signature of %s: %w", read, err),
+			fmt.Sprintf("weighbridge model sign %s --signature %s --private-key KEY", read.path, read.signature))
 	}
-	s, err := statement.Parse(data)
+	if err == nil {
+		read.statement, err = statement.Parse(data)
+	}
+	if err == nil {
+		read.manifest, err = oms.ParseManifest(read.statement)
+	}
 	if err != nil {
-		f.add("weights.signature", "%v", err)
-		return nil, nil, nil
+		f.add(key+".signature", "%v", err)
+		return nil, nil
 	}
-	m, err := oms.ParseManifest(s)
-	if err != nil {
-		f.add("weights.signature", "%v", err)
-		return nil, nil, nil
-	}
-	return s, m, nil
+	return read, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
@@ -21,7 +22,7 @@ func newReleaseShowCmd(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show RELEASE",
 		Short: "Print what a release says; its signature is not verified",
-		Long: `Print what a release says: weights, runtime, behaviour. Who signed it, and whether that counts, is a
+		Long: `Print what a release says: weights, adapters, runtime, behaviour. Who signed it, and whether that counts, is a
 question of policy: see weighbridge explain. RELEASE is a statement file, or a release id with --statements.`,
 		Example: "  weighbridge release show release.json",
 		Args:    cobra.ExactArgs(1),
@@ -44,29 +45,47 @@ question of policy: see weighbridge explain. RELEASE is a statement file, or a r
 	return cmd
 }
 
-// shownRelease is the JSON of release show: the release, with its weights by their files.
+// shownWeights are weights by their files, and shownAdapter an adapter: nobody reads bundles.
+type shownWeights struct {
+	Root      string       `json:"root"`
+	Statement statement.ID `json:"statement"`
+	Files     []string     `json:"files"`
+}
+
+type shownAdapter struct {
+	shownWeights
+	Base  string  `json:"base"`
+	Scale float64 `json:"scale"`
+}
+
+type shownBehaviour struct {
+	trust.Behaviour
+	Adapters []shownAdapter `json:"adapters"`
+}
+
+// shownRelease is the JSON of release show: the release, with its weights and adapters by their files.
 func shownRelease(r *trust.Release) any {
-	type weights struct {
-		Root      string       `json:"root"`
-		Statement statement.ID `json:"statement"`
-		Files     []string     `json:"files"`
+	behaviour := shownBehaviour{r.Behaviour, []shownAdapter{}}
+	for i, a := range r.Adapters() {
+		files := shownWeights{a.Root, a.Statement.ID(), fileNames(a.Manifest)}
+		behaviour.Adapters = append(behaviour.Adapters, shownAdapter{files, r.Behaviour.Adapters[i].Base, a.Scale})
 	}
 	return struct {
 		Release       statement.ID     `json:"release"`
 		Model         string           `json:"model"`
 		Version       string           `json:"version"`
-		Weights       weights          `json:"weights"`
+		Weights       shownWeights     `json:"weights"`
 		Runtime       trust.Runtime    `json:"runtime"`
-		Behaviour     trust.Behaviour  `json:"behaviour"`
+		Behaviour     shownBehaviour   `json:"behaviour"`
 		Warmup        trust.Warmup     `json:"warmup"`
 		Provenance    trust.Provenance `json:"provenance"`
 		Unenforceable []string         `json:"unenforceable"`
-	}{r.ID, r.Model, r.Version, weights{r.Weights.Root, r.WeightsStatement().ID(), fileNames(r)}, r.Runtime, r.Behaviour, r.Warmup, r.Provenance, r.Unenforceable()}
+	}{r.ID, r.Model, r.Version, shownWeights{r.Weights.Root, r.WeightsStatement().ID(), fileNames(r.Manifest())}, r.Runtime, behaviour, r.Warmup, r.Provenance, r.Unenforceable()}
 }
 
-func fileNames(r *trust.Release) []string {
+func fileNames(m *oms.Manifest) []string {
 	names := []string{}
-	for _, f := range r.Manifest().Files() {
+	for _, f := range m.Files() {
 		names = append(names, f.Name)
 	}
 	return names
@@ -80,8 +99,14 @@ func printRelease(out io.Writer, r *trust.Release) error {
 	line("release", "%s", r.ID)
 	line("model", "%s %s", r.Model, r.Version)
 	line("weights", "%s", r.Weights.Root)
-	for _, name := range fileNames(r) {
+	for _, name := range fileNames(r.Manifest()) {
 		line("", "%q", name)
+	}
+	for _, a := range r.Adapters() {
+		line("adapter", "%s, scale %v", a.Root, a.Scale)
+		for _, name := range fileNames(a.Manifest) {
+			line("", "%q", name)
+		}
 	}
 	line("runtime", "%s", r.Runtime.Kind)
 	for _, name := range slices.Sorted(maps.Keys(r.Runtime.Args)) {
