@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -129,6 +130,10 @@ func (c *content) join(field string) (string, error) {
 	return text.String(), nil
 }
 
+// toolFields are how OpenAI's clients offer functions to a model. A release that lists tools is not served (trust says
+// why), so that the answer to them is the same for every channel.
+var toolFields = []string{"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"}
+
 // decodeError says which field is wrong and how, in words of ours: the library's repeat values, and those are the
 // caller's conversation, which must reach no log.
 func decodeError(err error) error {
@@ -140,6 +145,9 @@ func decodeError(err error) error {
 	if errors.As(err, &semantic) {
 		field := fieldName(semantic.JSONPointer)
 		if errors.Is(semantic.Err, json.ErrUnknownName) {
+			if slices.Contains(toolFields, field) {
+				return invalid(field, "is not allowed: this release allows no tools, and this version forwards none")
+			}
 			return invalid(field, "is unknown or not supported")
 		}
 		return invalid(field, "has the wrong type or is out of range (got a JSON %s)", kindName(semantic.JSONKind))

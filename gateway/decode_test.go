@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -39,6 +40,7 @@ func TestHTTPDecode(t *testing.T) {
 		{"lora", `{` + m + `,` + q + `,"lora":[{"id":0,"scale":1}]}`, 400, "lora"},
 		{"template", `{` + m + `,` + q + `,"chat_template":"x"}`, 400, "chat_template"},
 		{"tools", `{` + m + `,` + q + `,"tools":[]}`, 400, "tools"},
+		{"tools in a message", `{` + m + `,"messages":[{"role":"user","content":"hi","tools":[]}]}`, 400, "messages[0].tools"},
 		{"name of a message", `{` + m + `,"messages":[{"role":"user","name":"x","content":"hi"}]}`, 400, "messages[0].name"},
 		{"no messages", `{` + m + `}`, 400, "messages"},
 		{"empty messages", `{` + m + `,"messages":[]}`, 400, "messages"},
@@ -92,6 +94,23 @@ func TestHTTPDecode(t *testing.T) {
 				t.Errorf("message %q does not name %q", e.Message, tt.param)
 			}
 		})
+	}
+}
+
+// TestHTTPDecodeTools: who offers tools learns that it is tools that are not allowed, not that a field is unknown.
+func TestHTTPDecodeTools(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": hello()})
+	client := d.client("/apps/demo")
+	for _, field := range []string{"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"} {
+		resp, body := d.post(client, `{"model":"chat","messages":[{"role":"user","content":"hi"}],"`+field+`":"auto"}`)
+		e := readError(t, body)
+		if resp.StatusCode != http.StatusBadRequest || e.Param != field || !strings.Contains(e.Message, "this release allows no tools") {
+			t.Errorf("POST with %s = %s, %+v, want an error about tools", field, resp.Status, e)
+		}
+	}
+	resp, body := d.post(client, `{"model":"chat","messages":[{"role":"user","content":"hi"}],"lora":[]}`)
+	if e := readError(t, body); resp.StatusCode != http.StatusBadRequest || strings.Contains(e.Message, "tools") {
+		t.Errorf("POST with lora = %s, %+v, want an error about an unknown field", resp.Status, e)
 	}
 }
 
