@@ -1,6 +1,6 @@
 // Package backends says what a model server must do to be served by the gateway.
 //
-// The one rule: a runtime gets its weights from a [*seal.Weights] and from nowhere else. There is no way to name a
+// The one rule: a runtime gets its weights, adapters too, from a [*seal.Weights] and from nowhere else. There is no way to name a
 // file, a directory or a registry here, so that whatever answers a request was verified byte for byte.
 package backends
 
@@ -71,6 +71,14 @@ type Spec struct {
 	Args         map[string]string // runtime.args of the release; each kind of backend has its own list of allowed ones
 	ChatTemplate string            // the text of the template; empty: the one in the weights
 	Build        string            // "sha256:…" of the runtime's binary, or empty: any
+	Adapters     []Adapter         // all of them are applied, to every request; a kind that can't refuses to start
+}
+
+// An Adapter is applied to the weights as they are loaded. Like these it is sealed, and the backend takes descriptors of
+// its own.
+type Adapter struct {
+	Weights *seal.Weights
+	Scale   float64
 }
 
 // A Message is one turn of a conversation.

@@ -29,6 +29,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Answers", s.answers)
 	t.Run("Limits", s.limits)
 	t.Run("ChatTemplate", s.chatTemplate)
+	t.Run("Adapter", s.adapter)
 	t.Run("Concurrent", s.concurrent)
 	t.Run("Cancel", s.cancel)
 	t.Run("ContextOverflow", s.contextOverflow)

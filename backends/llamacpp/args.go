@@ -3,6 +3,7 @@ package llamacpp
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // How llama-server gets at its weights.
@@ -11,13 +12,19 @@ const (
 	loadByCopy = "none"
 )
 
+// paths are what llama-server is told to open.
+type paths struct {
+	model, key, template string
+	adapters             []string // with their scales
+}
+
 // commandLine returns llama-server's arguments: the release's, and ours, which no release can set.
-func commandLine(args map[string]string, loadMode, modelPath, keyPath, templatePath string) []string {
+func commandLine(args map[string]string, loadMode string, open paths) []string {
 	line := []string{
-		"--model", modelPath,
+		"--model", open.model,
 		"--load-mode", loadMode,
 		"--host", "./" + socketName, // relative to the working directory: the name of a socket is short
-		"--api-key-file", keyPath,
+		"--api-key-file", open.key,
 		"--alias", "model",
 		"--offline",
 		"--no-ui", "--no-slots", // and neither props, metrics nor tools, which are off by default
@@ -29,8 +36,11 @@ func commandLine(args map[string]string, loadMode, modelPath, keyPath, templateP
 		// Errors only: warnings and above may quote requests.
 		"--log-verbosity", "1", "--log-colors", "off",
 	}
-	if templatePath != "" {
-		line = append(line, "--chat-template-file", templatePath)
+	if open.template != "" {
+		line = append(line, "--chat-template-file", open.template)
+	}
+	if len(open.adapters) > 0 {
+		line = append(line, "--lora-scaled", strings.Join(open.adapters, ","))
 	}
 	if _, ok := args["parallel"]; !ok {
 		line = append(line, "--parallel", "1")

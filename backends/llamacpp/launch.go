@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path"
 	"syscall"
 	"time"
 
@@ -22,7 +21,8 @@ import (
 // Names in a launch's directory.
 const (
 	socketName = "llama.sock"
-	modelDir   = "model" // links to the parts of a split model
+	modelDir   = "model"   // links to the parts of a split model
+	adapterDir = "adapter" // links to adapters
 )
 
 // parts are what every launch is made of, in sealed memory: a restart reads no file.
@@ -31,6 +31,7 @@ type parts struct {
 	binary   *os.File
 	weights  *seal.Weights
 	names    []string // of the model's files
+	adapters []adapter
 	template *os.File // nil: the one in the model
 	args     map[string]string
 }
@@ -55,6 +56,11 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if p.weights, err = w.Share(); err != nil {
 		return p, err
 	}
+	for _, a := range spec.Adapters {
+		if err := p.addAdapter(a); err != nil {
+			return p, err
+		}
+	}
 	if spec.ChatTemplate != "" {
 		if p.template, err = seal.Bytes("chat-template", []byte(spec.ChatTemplate)); err != nil {
 			return p, err
@@ -73,6 +79,9 @@ func (p *parts) close() {
 		f.Close() // nothing to lose: they are read-only; a nil File only returns an error
 	}
 	p.weights.Close()
+	for _, a := range p.adapters {
+		a.weights.Close()
+	}
 	*p = parts{}
 }
 
@@ -83,7 +92,7 @@ type launch struct {
 	key    string
 	client *http.Client
 
-	giveBack *seal.Weights // once it has read them; nil if it maps them
+	giveBack []*seal.Weights // once it has read them; none if it maps them
 }
 
 // launch starts llama-server in a new private directory, with a new key.
@@ -108,38 +117,27 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	}
 	defer key.Close()
 
-	files, templatePath := []*os.File{key}, ""
+	files, open := []*os.File{key}, paths{key: process.Path(0)}
 	if p.template != nil {
-		templatePath = process.Path(len(files))
+		open.template = process.Path(len(files))
 		files = append(files, p.template)
 	}
-	modelPath, links := process.Path(len(files)), map[string]int{}
-	if len(p.names) > 1 { // which llama.cpp finds by the first one's name
-		modelPath = "./" + path.Join(modelDir, path.Base(p.names[0]))
-	}
-	var weights []*os.File
-	for _, n := range p.names { // each launch looks at the seals again
-		f, err := p.weights.Dup(n)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", process.ErrPermanent, err)
-		}
-		defer f.Close()
-		if len(p.names) > 1 {
-			links[path.Join(modelDir, path.Base(n))] = len(files) + len(weights)
-		}
-		weights = append(weights, f)
+	loaded, err := p.open(len(files), &open)
+	defer loaded.close()
+	if err != nil {
+		return nil, err
 	}
 	loadMode := loadByMap
 	var lent []*os.File
 	if cfg.GiveBack {
-		loadMode, l.giveBack, lent = loadByCopy, p.weights, weights
+		loadMode, l.giveBack, lent = loadByCopy, p.sealed(), loaded.files
 	} else {
-		files = append(files, weights...)
+		files = append(files, loaded.files...)
 	}
 	l.proc, err = process.Start(process.Config{
 		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
-		Args:  commandLine(p.args, loadMode, modelPath, process.Path(0), templatePath),
-		Files: files, Lent: lent, Links: links,
+		Args:  commandLine(p.args, loadMode, open),
+		Files: files, Lent: lent, Links: loaded.links,
 	})
 	if err != nil {
 		return nil, err
@@ -192,7 +190,11 @@ func (l *launch) Ready(ctx context.Context) error {
 	for {
 		if l.healthy(ctx) {
 			l.proc.TakeBack()
-			return l.giveBack.Close() // nothing, if there are none
+			var errs []error
+			for _, w := range l.giveBack {
+				errs = append(errs, w.Close())
+			}
+			return errors.Join(errs...)
 		}
 		select {
 		case <-look.C:

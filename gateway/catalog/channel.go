@@ -90,7 +90,7 @@ func (ch *channel) hear(t target) {
 	}
 	ch.wanted = t
 	r := ch.current.Load()
-	if r == nil || t.decision.Allows(r.release) && t.decision.AcceptsLevel(string(r.weights.Level())) {
+	if r == nil || t.decision.Allows(r.release) && t.decision.AcceptsLevel(string(r.memory.level())) {
 		return
 	}
 	ch.replace(nil, 0)
@@ -99,7 +99,7 @@ func (ch *channel) hear(t target) {
 	} else {
 		ch.set(StateFailed, ch.status().Error)
 	}
-	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "level", r.weights.Level())
+	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "level", r.memory.level())
 }
 
 // run carries out what is wanted until ctx ends, then stops everything it started.
@@ -227,7 +227,7 @@ func (ch *channel) load(ctx context.Context) error {
 	old := ch.serving()
 	ch.replace(r, drainLimit)
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
-		"weights", r.weights.Root(), "level", r.weights.Level(), "bytes", r.weights.Size(), "replaced", old,
+		"weights", r.memory.weights.Root(), "level", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
 	return nil
 }
@@ -272,13 +272,13 @@ func (ch *channel) prepare(ctx context.Context, start func(context.Context, *pro
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
 	fresh, err := ch.prepare(ctx, func(ctx context.Context, p *progress, t target) (*running, error) {
-		weights, err := failed.weights.Share()
+		memory, err := failed.memory.share()
 		if err != nil {
 			return nil, err
 		}
-		r, err := ch.c.launch(ctx, p, t, weights)
+		r, err := ch.c.launch(ctx, p, t, memory)
 		if err != nil {
-			return nil, errors.Join(err, weights.Close())
+			return nil, errors.Join(err, memory.close())
 		}
 		return r, nil
 	})
@@ -303,7 +303,7 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 // word may have become another: what it does not allow is not committed.
 func (ch *channel) commit(r *running) error {
 	d, policy, now := ch.wanted.decision, ch.wanted.policy, ch.c.cfg.Now()
-	if r.release != d.Serve || !d.AcceptsLevel(string(r.weights.Level())) {
+	if r.release != d.Serve || !d.AcceptsLevel(string(r.memory.level())) {
 		return errSuperseded
 	}
 	if r.epoch.Load() != d.Epoch {

@@ -37,6 +37,7 @@ type progress struct {
 	begun   atomic.Pointer[time.Time]
 	done    atomic.Int64
 	total   atomic.Int64
+	before  atomic.Int64 // bytes of what was read before that which is being read
 }
 
 func newProgress(channel string, release statement.ID) *progress {
@@ -45,16 +46,20 @@ func newProgress(channel string, release statement.ID) *progress {
 	return p
 }
 
-// read is told how much of the weights was read. Reports may overtake each other.
+// read is told how much of the weights, or of an adapter, was read. Reports may overtake each other.
 func (p *progress) read(done, total int64) {
 	if p.begun.Load() == nil {
 		now := time.Now()
 		p.begun.CompareAndSwap(nil, &now)
 	}
-	p.total.Store(total)
+	done += p.before.Load()
+	p.total.Store(total + p.before.Load())
 	for before := p.done.Load(); before < done && !p.done.CompareAndSwap(before, done); before = p.done.Load() {
 	}
 }
+
+// next says that what is read from now on comes on top.
+func (p *progress) next() { p.before.Store(p.total.Load()) }
 
 // load returns a snapshot, nil for a nil progress.
 func (p *progress) load() *Load {

@@ -10,19 +10,17 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
-	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
-	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// A running release holds its sealed weights and its runtime until the last request on it is done.
+// A running release holds its sealed memory and its runtime until the last request on it is done.
 type running struct {
 	c           *Catalog
 	release     statement.ID
 	description *trust.Release
-	weights     *seal.Weights
+	memory      loaded
 	backend     backends.Backend
 	since       time.Time
 	loadTime    time.Duration // read, hash and seal
@@ -45,52 +43,21 @@ func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, e
 	ctx, span := c.cfg.Tracer.Start(ctx, "load "+p.channel)
 	defer span.End()
 	begun := c.cfg.Now()
-	weights, err := c.weights(ctx, p, t)
+	memory, err := c.read(ctx, p, t)
 	if err != nil {
 		return nil, err
 	}
 	loadTime := c.cfg.Now().Sub(begun)
-	r, err := c.launch(ctx, p, t, weights)
+	r, err := c.launch(ctx, p, t, memory)
 	if err != nil {
-		return nil, errors.Join(err, weights.Close())
+		return nil, errors.Join(err, memory.close())
 	}
 	r.loadTime = loadTime
 	return r, nil
 }
 
-// weights returns the release's weights: those in memory already, or else from the first good copy on disk.
-func (c *Catalog) weights(ctx context.Context, p *progress, t target) (*seal.Weights, error) {
-	manifest := t.decision.Release.Manifest()
-	if w := c.cfg.Pool.Get(manifest); w != nil {
-		return w, nil
-	}
-	paths, err := store.FindWeights(t.weights, manifest.Root())
-	if err != nil {
-		return nil, err
-	}
-	ctx, span := c.cfg.Tracer.Start(ctx, "verify and seal")
-	defer span.End()
-	var errs []error
-	for _, path := range paths {
-		w, err := verifier.Admit(ctx, c.cfg.Pool, path, manifest, seal.Options{
-			Measured: t.decision.AcceptsLevel(string(seal.Measured)),
-			Progress: p.read,
-			Loaded:   func(f seal.FileTimes) { c.traceFile(ctx, f) },
-		})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", path, err))
-			continue
-		}
-		for _, err := range errs {
-			c.cfg.Log.Warn("a copy of the weights is bad; another one serves", "channel", p.channel, "release", t.decision.Serve, "err", err)
-		}
-		return w, nil
-	}
-	return nil, errors.Join(errs...)
-}
-
-// launch starts a runtime on weights, which it keeps if it returns no error, and asks it the release's warm-up prompt.
-func (c *Catalog) launch(ctx context.Context, p *progress, t target, weights *seal.Weights) (*running, error) {
+// launch starts a runtime on sealed memory, which it keeps if it returns no error, and asks it the release's warm-up prompt.
+func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory loaded) (*running, error) {
 	p.phase.Store(phaseStart)
 	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
 	defer span.End()
@@ -100,25 +67,20 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, weights *se
 		return nil, err
 	}
 	begun := c.cfg.Now()
-	spec := backends.Spec{
-		Args:         d.Release.Runtime.Args,
-		ChatTemplate: d.Release.Behaviour.ChatTemplate,
-		Build:        d.Release.Runtime.Build,
-	}
-	if err := backend.Start(ctx, weights, spec); err != nil {
+	if err := backend.Start(ctx, memory.weights, memory.spec(d.Release)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start runtime: %w", err), stopBackend(backend))
 	}
 	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}
 	if backend.Status().GaveBack {
-		if err := weights.Discard(); err != nil {
+		if err := memory.discard(); err != nil {
 			return nil, errors.Join(fmt.Errorf("give back sealed weights: %w", err), stopBackend(backend))
 		}
 	}
 	now := c.cfg.Now()
 	r := &running{
-		c: c, release: d.Serve, description: d.Release, weights: weights, backend: backend,
+		c: c, release: d.Serve, description: d.Release, memory: memory, backend: backend,
 		since: now, startTime: now.Sub(begun), idle: make(chan struct{}),
 	}
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
@@ -207,7 +169,7 @@ func (r *running) retire(drain time.Duration) {
 
 // enlarge begins to move sealed weights into huge pages, while they serve already: no load waits for that.
 func (r *running) enlarge() {
-	if r.weights.Level() != seal.Sealed || r.backend.Status().GaveBack {
+	if r.memory.level() != seal.Sealed || r.backend.Status().GaveBack {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -218,9 +180,9 @@ func (r *running) enlarge() {
 	}
 	done.Go(func() {
 		begun := time.Now()
-		huge := r.weights.Enlarge(ctx)
+		huge := r.memory.enlarge(ctx)
 		if ctx.Err() == nil {
-			r.c.cfg.Log.Info("weights are settled", "release", r.release, "bytes", r.weights.Size(), "hugeBytes", huge,
+			r.c.cfg.Log.Info("weights are settled", "release", r.release, "bytes", r.memory.size(), "hugeBytes", huge,
 				"seconds", time.Since(begun).Seconds())
 		}
 	})
@@ -234,7 +196,7 @@ func (r *running) discard() {
 	if r.endEnlarging != nil {
 		r.endEnlarging()
 	}
-	if err := r.weights.Close(); err != nil {
+	if err := r.memory.close(); err != nil {
 		r.c.cfg.Log.Error("sealed weights were not let go", "release", r.release, "err", err)
 	}
 }
@@ -259,10 +221,10 @@ func (s *Serving) ID() statement.ID { return s.running.release }
 func (s *Serving) Release() *trust.Release { return s.running.description }
 
 // Weights returns the root digest of the weights in memory.
-func (s *Serving) Weights() string { return s.running.weights.Root() }
+func (s *Serving) Weights() string { return s.running.memory.weights.Root() }
 
-// Level returns how the weights are guarded.
-func (s *Serving) Level() seal.Level { return s.running.weights.Level() }
+// Level returns how the weights and adapters are guarded, the weakest of them.
+func (s *Serving) Level() seal.Level { return s.running.memory.level() }
 
 // Chat asks the runtime; see [backends.Backend].
 func (s *Serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {

@@ -46,12 +46,14 @@ type actor struct {
 	verdict chan error   // what Start returns
 	state   atomic.Value // backends.State
 	ended   chan struct{}
+	spec    backends.Spec // that it was started with
 }
 
-func (a *actor) Start(ctx context.Context, w *seal.Weights, _ backends.Spec) error {
+func (a *actor) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
 	if !w.Valid() {
 		return errors.New("weights are not sealed")
 	}
+	a.spec = spec
 	a.ended = make(chan struct{})
 	defer close(a.ended)
 	a.stage.starting <- a

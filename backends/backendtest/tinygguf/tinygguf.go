@@ -42,6 +42,9 @@ var (
 	B = Config{Sentence: "I am version B.", ChatTemplate: ChatTemplate}
 )
 
+// Adapted is what A says with the adapter that [WriteAdapter] makes for this sentence.
+const Adapted = "I am A."
+
 // maxParts is what the five digits of a split file's name can count.
 const maxParts = 99999
 
@@ -52,12 +55,9 @@ func Write(w io.Writer, c Config) error { return WritePart(w, c, 0, 1) }
 // the names that [PartName] gives.
 func WritePart(w io.Writer, c Config, part, parts int) error {
 	c = c.withDefaults()
-	if err := c.check(part, parts); err != nil {
+	v, err := c.vocabulary(part, parts)
+	if err != nil {
 		return fmt.Errorf("write tiny model: %w", err)
-	}
-	v := newVocabulary(c.Sentence)
-	if len(v.sentence)+1 > c.Embedding {
-		return fmt.Errorf("write tiny model: sentence of %d pieces needs an embedding wider than %d", len(v.sentence), c.Embedding)
 	}
 	f := newFile(w)
 	all := c.tensors(v)
@@ -88,6 +88,18 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	return c
+}
+
+// vocabulary checks the configuration and cuts its sentence.
+func (c Config) vocabulary(part, parts int) (vocabulary, error) {
+	if err := c.check(part, parts); err != nil {
+		return vocabulary{}, err
+	}
+	v := newVocabulary(c.Sentence)
+	if len(v.sentence)+1 > c.Embedding {
+		return vocabulary{}, fmt.Errorf("sentence of %d pieces needs an embedding wider than %d", len(v.sentence), c.Embedding)
+	}
+	return v, nil
 }
 
 func (c Config) check(part, parts int) error {

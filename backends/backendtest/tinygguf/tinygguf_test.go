@@ -113,6 +113,43 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
+// TestWriteAdapter pins the bytes, as TestWriteRepeats does those of models.
+func TestWriteAdapter(t *testing.T) {
+	tests := []struct {
+		name     string
+		sentence string
+		spoil    func(*tinygguf.Config)
+		want     string
+	}{
+		{"another sentence", tinygguf.Adapted, func(*tinygguf.Config) {}, ""},
+		{"another order", " A. versionI am", func(*tinygguf.Config) {}, ""},
+		{"the same sentence", tinygguf.A.Sentence, func(*tinygguf.Config) {}, "without it"},
+		{"no sentence", "", func(*tinygguf.Config) {}, "empty"},
+		{"a piece that the model has not", "I am B.", func(*tinygguf.Config) {}, "pieces"},
+		{"a piece twice", "I amI am", func(*tinygguf.Config) {}, "at most once"},
+		{"an endless model", tinygguf.Adapted, func(c *tinygguf.Config) { c.Endless = true }, "endless"},
+		{"a model that can't be", tinygguf.Adapted, func(c *tinygguf.Config) { c.Heads = 3 }, "multiple"},
+	}
+	for _, tt := range tests {
+		c := tinygguf.A
+		tt.spoil(&c)
+		if err := tinygguf.WriteAdapter(io.Discard, c, tt.sentence); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: WriteAdapter() = %v, want an error with %q", tt.name, err, tt.want)
+		}
+	}
+	if err := tinygguf.WriteAdapter(failing{}, tinygguf.A, tinygguf.Adapted); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("WriteAdapter() to a full disk = %v, want %v", err, io.ErrShortWrite)
+	}
+	var buf bytes.Buffer
+	if err := tinygguf.WriteAdapter(&buf, tinygguf.A, tinygguf.Adapted); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(buf.Bytes())
+	if got, want := hex.EncodeToString(sum[:]), "882afe2408ef8743f0684464c28129156a8dfce75e2dc125a6a76f8f572191a2"; got != want {
+		t.Errorf("the adapter has digest %s, want %s", got, want)
+	}
+}
+
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
