@@ -184,7 +184,11 @@ func (in *site) pack(c *bundle.Contents, channel string, d trust.Channel) error 
 
 // weightsOf returns the signatures of all that a release loads.
 func weightsOf(r *trust.Release) []*statement.Signed {
-	return []*statement.Signed{r.WeightsStatement()}
+	all := []*statement.Signed{r.WeightsStatement()}
+	for _, a := range r.Adapters() {
+		all = append(all, a.Statement)
+	}
+	return all
 }
 
 // findWeights returns where a copy of signed weights lies. Whether it is good is for who reads it.
