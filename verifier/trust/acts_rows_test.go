@@ -201,7 +201,7 @@ var rollbackRows = []row{
 		first, second := s.twoServed()
 		s.withdrawal(second, "warden", trust.OfRelease)
 		s.rollback(first, "alice", 3)
-	}, rule: trust.RuleSeparation, missing: "publisher 0/1 by shipper"},
+	}, rule: trust.RuleSeparation, missing: "operator 0/1 by night"},
 	{name: "rolled back to what was withdrawn", policy: duties, build: func(s *scene) {
 		first, second := s.twoServed()
 		s.withdrawal(first, "warden", trust.OfRelease)

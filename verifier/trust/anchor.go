@@ -35,14 +35,17 @@ func (a Anchor) Accept(bundles []*statement.Signed, current *Floor, last *Policy
 	case len(bundles) == 0:
 		return nil, fmt.Errorf("%w: nothing is signed", ErrRefused)
 	}
+	refuse := func(rule, format string, args ...any) error {
+		return &PolicyRefusal{Policy: bundles[0].ID(), Rule: rule, Why: fmt.Errorf(format, args...)}
+	}
 	for _, b := range bundles[1:] {
 		if b.ID() != bundles[0].ID() {
-			return nil, fmt.Errorf("%w: the bundles are over different policies (%s and %s)", ErrRefused, bundles[0].ID(), b.ID())
+			return nil, refuse(RuleSignature, "the bundles are over different policies (%s and %s)", bundles[0].ID(), b.ID())
 		}
 	}
 	p, err := ParsePolicy(bundles[0])
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, refuse(RuleUnknownField, "%w", err)
 	}
 	if current == nil || current.PolicyVersion == 0 {
 		if err := a.checkPinned(p, pinned, bundles); err != nil {
@@ -53,15 +56,15 @@ func (a Anchor) Accept(bundles []*statement.Signed, current *Floor, last *Policy
 	have := current.PolicyVersion
 	switch {
 	case p.Version() < have:
-		return nil, fmt.Errorf("%w: its version %d is below the accepted version %d", ErrRefused, p.Version(), have)
+		return nil, refuse(RuleEpochReplay, "its version %d is below the accepted version %d", p.Version(), have)
 	case p.Version() == have && p.Digest() != current.PolicyDigest:
-		return nil, fmt.Errorf("%w: it is not the version %d that was accepted (%s, not %s)", ErrRefused, have, p.Digest(), current.PolicyDigest)
+		return nil, refuse(RuleEpochConflict, "it is not the version %d that was accepted (%s, not %s)", have, p.Digest(), current.PolicyDigest)
 	case p.Version() == have:
 		return p, nil // these very bytes were accepted, whoever signed them since
 	case p.Version() > have+1:
-		return nil, fmt.Errorf("%w: version %d would skip version %d: accept that one first", ErrRefused, p.Version(), have+1)
+		return nil, refuse(RuleEpochJump, "version %d would skip version %d: accept that one first", p.Version(), have+1)
 	case p.Previous() != current.PolicyDigest:
-		return nil, fmt.Errorf("%w: it does not name its predecessor: previous is %q, want %s", ErrRefused, p.Previous(), current.PolicyDigest)
+		return nil, refuse(RuleEpochConflict, "it does not name its predecessor: previous is %q, want %s", p.Previous(), current.PolicyDigest)
 	case last == nil || last.Digest() != current.PolicyDigest:
 		return nil, fmt.Errorf("%w: the accepted version %d is not at hand, whose root members must sign the next", ErrRefused, have)
 	}
@@ -79,13 +82,32 @@ func (a Anchor) Accept(bundles []*statement.Signed, current *Floor, last *Policy
 	return p, nil
 }
 
+// A PolicyRefusal is why a policy may not be relied on, by the rule that it breaks: that of a statement in the same place.
+// It is [ErrRefused].
+type PolicyRefusal struct {
+	Policy statement.ID
+	Rule   string
+	Why    error
+}
+
+func (r *PolicyRefusal) Error() string { return ErrRefused.Error() + ": " + r.Why.Error() }
+
+// Unwrap makes it what it is and what it comes from.
+func (r *PolicyRefusal) Unwrap() []error { return []error{ErrRefused, r.Why} }
+
+// Reason is the refusal as a reason of a decision that there is not.
+func (r *PolicyRefusal) Reason() Reason {
+	return Reason{Rule: r.Rule, Statement: r.Policy, Why: r.Error(), Kind: kindPolicy}
+}
+
 // rootRole is the role whose members sign the next policy.
 const rootRole = "root"
 
 // checkPinned returns nil if enough of the pinned keys signed the policy.
 func (a Anchor) checkPinned(p *Policy, pinned []statement.KeyID, bundles []*statement.Signed) error {
 	if signed := a.signers(p, pinned, bundles); len(signed) < a.Threshold {
-		return fmt.Errorf("%w: %d of %d required root keys signed it (keys of one identity count once)", ErrRefused, len(signed), a.Threshold)
+		why := fmt.Errorf("%d of %d required root keys signed it (keys of one identity count once)", len(signed), a.Threshold)
+		return &PolicyRefusal{Policy: p.Digest(), Rule: RuleThreshold, Why: why}
 	}
 	return nil
 }
@@ -102,7 +124,8 @@ func (p *Policy) checkRoot(bundles []*statement.Signed) error {
 		}
 	}
 	if need := p.need(Rule{Role: rootRole}); len(signed) < need {
-		return fmt.Errorf("%w: %d of the %d root members that policy version %d requires signed it", ErrRefused, len(signed), need, p.Version())
+		why := fmt.Errorf("%d of the %d root members that policy version %d requires signed it", len(signed), need, p.Version())
+		return &PolicyRefusal{Policy: bundles[0].ID(), Rule: RuleThreshold, Why: why}
 	}
 	return nil
 }

@@ -93,6 +93,17 @@ var certificateRows = []row{
 		s.underCertificate("bob", named("carol"), payload, err)
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownIdentity, missing: "approver 1/2 by alice,carol"},
+	{name: "one key under the certificates of two identities", policy: func(s *scene) {
+		certified("carol", "erin")(s)
+		s.join("approver", "erin")
+	}, build: func(s *scene) {
+		release := s.releaseBy("trainer", nil)
+		for _, name := range []string{"carol", "erin"} {
+			payload, err := trust.NewApproval(release, trust.Approval{Ticket: name})
+			s.underCertificate("carol", named(name), payload, err)
+		}
+		s.publish(release, 1)
+	}, rule: trust.RuleUnknownIdentity, missing: "approver 0/2 by alice,bob,carol,erin"},
 	{name: "a key and a certificate of one identity", policy: func(s *scene) {
 		certified("carol")(s)
 		both := s.doc.Identities["carol"]

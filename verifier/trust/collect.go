@@ -34,7 +34,8 @@ func (a *act) identities() []string { return slices.Sorted(maps.Keys(a.signature
 type evidence struct {
 	policy  *Policy
 	acts    map[statement.ID]*act
-	refused []Reason // of statements that are no acts; the same for every channel
+	refused []Reason                            // of statements that are no acts; the same for every channel
+	holders map[statement.KeyID]map[string]bool // of keys in certificates: the identities that signed by them
 
 	// Indices of the acts that can be read. Their lists are in the order in which statements came: see inOrder.
 	publications map[string][]*act       // by channel
@@ -56,7 +57,7 @@ var kindOf = map[string]string{
 
 func newEvidence(p *Policy) *evidence {
 	return &evidence{
-		policy: p, acts: map[statement.ID]*act{}, publications: map[string][]*act{},
+		policy: p, acts: map[statement.ID]*act{}, holders: map[statement.KeyID]map[string]bool{}, publications: map[string][]*act{},
 		approvals: map[statement.ID][]*act{}, evaluations: map[statement.ID][]*act{},
 	}
 }
@@ -91,6 +92,12 @@ func (e *evidence) add(s *statement.Signed) {
 			e.index(a)
 		}
 		a.add(sig)
+		if len(sig.spans) > 0 {
+			if e.holders[sig.key] == nil {
+				e.holders[sig.key] = map[string]bool{}
+			}
+			e.holders[sig.key][sig.identity] = true
+		}
 	}
 }
 

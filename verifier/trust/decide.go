@@ -67,11 +67,10 @@ func (l *Ledger) decide(now time.Time, floor Floor, brief bool) Decision {
 	}
 	now = floor.effective(now)
 	for name, rules := range p.doc.Channels {
-		var c Channel
-		if now.Before(p.Expires()) {
-			c = decideChannel(&channelCase{evidence: l.evidence, name: name, rules: rules, now: now, floor: floor, brief: brief})
-		} else {
-			c.Reasons = []Reason{{RuleExpired, p.digest, "", false, fmt.Sprintf("policy version %d expired on %s", p.Version(), p.Expires().Format(time.RFC3339)), kindPolicy}}
+		c := decideChannel(&channelCase{evidence: l.evidence, name: name, rules: rules, now: now, floor: floor, brief: brief})
+		if !now.Before(p.Expires()) {
+			why := fmt.Sprintf("policy version %d expired on %s", p.Version(), p.Expires().Format(time.RFC3339))
+			c = Channel{Reasons: append(c.Reasons, Reason{RuleExpired, p.digest, "", false, why, kindPolicy})}
 		}
 		c.Level = rules.MinimumLevel
 		d.Channels[name] = c.complete()
@@ -111,6 +110,7 @@ type channelCase struct {
 
 	withdrawn []Withdrawn              // by statements that count, beside those of the floor
 	cases     map[caseKey]*releaseCase // of the releases that are published here
+	short     []*act                   // publications with too few publishers, the highest epoch first
 	reasons   []Reason
 }
 
@@ -131,7 +131,7 @@ func decideChannel(c *channelCase) Channel {
 	c.cases = map[caseKey]*releaseCase{}
 	c.judgeWithdrawals()
 	out := Channel{Withdrawn: c.withdrawn}
-	separated := map[string]bool{} // signers that acted before on what they published
+	var lacks *Missing // publishers, of the highest publication that has too few
 	publications := c.candidates()
 	twins := map[int64]int{} // how many publications have an epoch
 	for _, a := range publications {
@@ -140,9 +140,6 @@ func decideChannel(c *channelCase) Channel {
 	for _, a := range publications {
 		if rule, why := c.refusesEpoch(a, twins[a.publication.Epoch] > 1); rule != "" {
 			c.refuse(a, rule, why)
-			if !c.brief {
-				c.open(a.about, a.publication.Rollback)
-			}
 			continue
 		}
 		release := c.open(a.about, a.publication.Rollback)
@@ -150,7 +147,7 @@ func decideChannel(c *channelCase) Channel {
 			c.refuse(a, RuleRollback, fmt.Sprintf("%s never served the release that it goes back to", c.name))
 			continue
 		}
-		publishers := c.publishers(a, release, separated)
+		publishers := c.publishers(a, release)
 		missing := release.missing()
 		if out.Serve != "" {
 			c.refuse(a, RuleEpochReplay, fmt.Sprintf("epoch %d is superseded by epoch %d", a.publication.Epoch, out.Epoch))
@@ -160,8 +157,10 @@ func decideChannel(c *channelCase) Channel {
 			continue
 		}
 		switch {
-		case len(publishers) < c.policy.need(*c.publishRule(a)):
-			// publishers said why
+		case len(publishers) < c.policy.need(*c.publishRule(a)): // publishers said why
+			if lacks == nil {
+				lacks = c.lacksPublishers(a, release, publishers)
+			}
 		case release.withdrawn:
 			c.refuse(a, RuleWithdrawn, "its release or its weights were withdrawn")
 		case release.blocked(missing):
@@ -178,7 +177,7 @@ func decideChannel(c *channelCase) Channel {
 		}
 	}
 	if out.Serve == "" {
-		out.Missing = c.missingNow(out.Pending, separated)
+		out.Missing = c.missingNow(out.Pending, lacks)
 		c.fallBack(&out)
 	}
 	c.explainRest()
@@ -240,11 +239,14 @@ func (c *channelCase) candidates() []*act {
 			found = append(found, a)
 		case members > 0:
 			c.refuse(a, RuleThreshold, fmt.Sprintf("%d of %d required publishers", members, need))
+			c.short = append(c.short, a)
 		}
 	}
-	slices.SortFunc(found, func(a, b *act) int {
-		return cmp.Or(cmp.Compare(b.publication.Epoch, a.publication.Epoch), cmp.Compare(a.id, b.id))
-	})
+	for _, list := range [][]*act{found, c.short} {
+		slices.SortFunc(list, func(a, b *act) int {
+			return cmp.Or(cmp.Compare(b.publication.Epoch, a.publication.Epoch), cmp.Compare(a.id, b.id))
+		})
+	}
 	return found
 }
 
@@ -290,7 +292,7 @@ func (c *channelCase) refusesEpoch(a *act, hasTwin bool) (rule, why string) {
 
 // publishers returns the signers of a publication that count for it: members of the role who did not act earlier in
 // another separated role on the same release.
-func (c *channelCase) publishers(a *act, release *releaseCase, separated map[string]bool) []string {
+func (c *channelCase) publishers(a *act, release *releaseCase) []string {
 	var count []string
 	role := c.publishRule(a).Role
 	for _, who := range a.identities() {
@@ -298,12 +300,11 @@ func (c *channelCase) publishers(a *act, release *releaseCase, separated map[str
 			continue
 		}
 		if first, ok := release.acts(who, role); !ok {
-			separated[who] = true
 			c.say(RuleSeparation, a, who, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
 			continue
 		}
-		if why := c.lapsed(a, who); why != "" {
-			c.say(RuleExpired, a, who, false, "%s", why)
+		if rule, why := c.lapsed(a, who); rule != "" {
+			c.say(rule, a, who, false, "%s", why)
 			continue
 		}
 		count = append(count, who)
@@ -311,20 +312,31 @@ func (c *channelCase) publishers(a *act, release *releaseCase, separated map[str
 	return count
 }
 
-// missingNow is what stands between the channel and serving: what the highest pending publication lacks, or else a
-// publication.
-func (c *channelCase) missingNow(pending []Pending, separated map[string]bool) []Missing {
+// lacksPublishers is what a publication lacks that has too few publishers.
+func (c *channelCase) lacksPublishers(a *act, release *releaseCase, by []string) *Missing {
+	rule := *c.publishRule(a)
+	return &Missing{
+		Rule: RuleThreshold, Role: rule.Role, Need: c.policy.need(rule), Have: len(by), CouldSupply: release.couldSupply(met{rule, by}), What: "publications",
+	}
+}
+
+// missingNow is what stands between the channel and serving: what the highest pending publication lacks, or else
+// publishers, or a publication.
+func (c *channelCase) missingNow(pending []Pending, lacks *Missing) []Missing {
 	if len(pending) > 0 {
 		return pending[0].Missing
 	}
-	var could []string
-	for _, who := range c.policy.activeMembers(c.rules.Publish.Role) {
-		if !separated[who] {
-			could = append(could, who)
+	for _, a := range c.short {
+		if rule, _ := c.refusesEpoch(a, false); rule == "" && lacks == nil {
+			release := c.open(a.about, a.publication.Rollback)
+			lacks = c.lacksPublishers(a, release, c.publishers(a, release))
 		}
 	}
+	if lacks != nil {
+		return []Missing{*lacks}
+	}
 	return []Missing{{
-		Rule: RuleThreshold, Role: c.rules.Publish.Role, Need: c.policy.need(c.rules.Publish), CouldSupply: could,
+		Rule: RuleThreshold, Role: c.rules.Publish.Role, Need: c.policy.need(c.rules.Publish), CouldSupply: c.policy.activeMembers(c.rules.Publish.Role),
 		What: "publications",
 	}}
 }
@@ -333,6 +345,9 @@ func (c *channelCase) missingNow(pending []Pending, separated map[string]bool) [
 func (c *channelCase) explainRest() {
 	if c.brief {
 		return
+	}
+	for _, a := range c.publications[c.name] { // also of those that do not count: what they are about is judged all the same
+		c.open(a.about, a.publication.Rollback)
 	}
 	used := map[statement.ID]bool{}
 	for key, release := range c.cases {

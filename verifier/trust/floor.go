@@ -34,6 +34,9 @@ type ChannelFloor struct {
 	// Counted are the acts that served releases rested on when they were accepted. They still count when their
 	// signers have retired since.
 	Counted []Act `json:"counted,omitempty"`
+	// Rests are those of them that the accepted publication and its release rest on. One of them that is gone, though its
+	// signer is still who they were, is withheld: nobody can take a quorum away by taking away a file.
+	Rests []Act `json:"rests,omitempty"`
 }
 
 // An Act is one identity's signature on one statement.
@@ -119,7 +122,7 @@ func (f Floor) Accept(channel string, c Channel, p *Policy, now time.Time) Floor
 		f.Channels = map[string]ChannelFloor{}
 	}
 	f.Heard = f.TimeHighWater
-	f.Channels[channel] = ChannelFloor{c.Epoch, c.Publication, served, counted}
+	f.Channels[channel] = ChannelFloor{c.Epoch, c.Publication, served, counted, slices.Clone(c.Counted)}
 	return f
 }
 

@@ -79,6 +79,13 @@ func (m *model) good(id statement.ID, back bool) bool {
 	return slices.ContainsFunc(r.tests, func(a modelAct) bool { return a.passed && inTime(a) && a.at.After(failed) })
 }
 
+// stands reports whether a publication of a release has not expired.
+func (m *model) stands(id statement.ID) bool {
+	return slices.ContainsFunc(m.pubs, func(p modelPub) bool {
+		return p.release == id && (p.expires.IsZero() || m.now.Before(p.expires))
+	})
+}
+
 // decide returns what serves, what is frozen, and the publication that decides.
 func (m *model) decide() (serve, frozen statement.ID, by modelPub) {
 	slices.SortFunc(m.pubs, func(a, b modelPub) int { return int(b.epoch - a.epoch) })
@@ -113,7 +120,7 @@ func (m *model) decide() (serve, frozen statement.ID, by modelPub) {
 		return "", current, by
 	case "previous":
 		for _, id := range slices.Backward(m.served[:len(m.served)-1]) {
-			if m.good(id, true) {
+			if m.good(id, m.gone[current]) && m.stands(id) {
 				return id, "", modelPub{id: m.pub, release: id, epoch: m.epoch}
 			}
 		}

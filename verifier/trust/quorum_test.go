@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -49,12 +50,28 @@ func TestLostQuorum(t *testing.T) {
 		{"an approver of the second retires", retire("bob"), second, second, second},
 		{"an approver of both is removed", remove("alice"), nothing, nothing, frozen},
 		{"the producer is removed", remove("trainer"), nothing, nothing, frozen},
-		{"the publisher is removed", remove("shipper"), nothing, first, frozen},
+		{"the publisher of both is removed", remove("shipper"), nothing, nothing, frozen},
 		{"the publisher retires", retire("shipper"), second, second, second},
-		{"the evaluation gets too old", func(s *scene) { s.now = s.now.Add(90 * day) }, nothing, first, frozen},
+		{"the evaluations get too old", func(s *scene) { s.now = s.now.Add(90 * day) }, nothing, nothing, frozen},
+		{"that of the second gets too old", func(s *scene) {
+			s.now = s.now.Add(90 * day)
+			s.evaluated(s.floor.Channels["chat"].Served[0], "tester", trust.Passed, 0)
+		}, nothing, first, frozen},
 		{"the second fails", func(s *scene) { s.evaluated(s.floor.Channels["chat"].Served[1], "tester", trust.Failed, 0) }, nothing, first, frozen},
 		{"the publication expires", func(s *scene) { s.now = s.now.Add(80 * day) }, nothing, nothing, nothing},
 		{"the publication is withheld", func(s *scene) { s.set = s.set[:len(s.set)-1] }, nothing, nothing, nothing},
+		{"an approval is withheld", func(s *scene) { s.set = slices.Delete(s.set, len(s.set)-2, len(s.set)-1) }, nothing, nothing, nothing},
+		{"the release is withheld", func(s *scene) {
+			s.set = slices.DeleteFunc(s.set, func(one *statement.Signed) bool { return one.ID() == s.floor.Channels["chat"].Served[1] })
+		}, nothing, nothing, nothing},
+		{"the publication is signed by another key", func(s *scene) {
+			last := len(s.set) - 1
+			s.set[last] = s.Sign("mallory", s.set[last].Payload())
+		}, nothing, nothing, nothing},
+		{"an approver of the second is removed, and an approval of it withheld", func(s *scene) {
+			s.set = slices.Delete(s.set, len(s.set)-3, len(s.set)-2) // alice's
+			remove("bob")(s)
+		}, nothing, nothing, nothing},
 	}
 	for _, tt := range tests {
 		for mode, want := range map[string]string{"stop": tt.stop, "previous": tt.previous, "freeze": tt.hold} {

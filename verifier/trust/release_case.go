@@ -124,8 +124,8 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 			say(RuleSeparation, false, "%s acted as %s on this release, so does not count as %s", who, first, role)
 			continue
 		}
-		if why := r.channel.lapsed(a, who); why != "" {
-			say(RuleExpired, false, "%s", why)
+		if rule, why := r.channel.lapsed(a, who); rule != "" {
+			say(rule, false, "%s", why)
 			continue
 		}
 		if refuses != nil {

@@ -254,7 +254,10 @@ func checkFloor(t *testing.T, f trust.Floor, s *scene, epoch int64, publication 
 	if counted := len(got.Counted); counted < 4*len(served)+1 { // release, two approvals and publication of each, and the weights of all
 		t.Errorf("the floor remembers %d acts for %d releases", counted, len(served))
 	}
-	if got.Counted = nil; marshal(t, got) != marshal(t, want) {
+	if rests := len(got.Rests); rests != 5 { // the weights, the release, two approvals and the publication
+		t.Errorf("the accepted release rests on %d acts, want 5", rests)
+	}
+	if got.Counted, got.Rests = nil, nil; marshal(t, got) != marshal(t, want) {
 		t.Errorf("floor of chat = %+v, want %+v", got, want)
 	}
 	if f.PolicyVersion != s.policy.Version() || f.PolicyDigest != s.policy.Digest() {

@@ -151,19 +151,22 @@ func (c *channelCase) retired(a *act, who string) string {
 	return fmt.Sprintf("%s is %s, and this was neither accepted before nor has it a trusted time before", who, state)
 }
 
-// lapsed says why a statement does not count although its signer does, "" if it does: no signature of it was made under
-// a certificate that was valid, by a trusted time or, without one, by the time now. What was accepted while it was valid
-// still counts.
-func (c *channelCase) lapsed(a *act, who string) string {
+// lapsed says why a statement does not count although its signer does, and by which rule; "" if it does. No signature of it
+// was made under a certificate that was valid, by a trusted time or, without one, by the time now; or its key speaks for
+// another identity as well, so that one person could be two of those that a rule asks for. What was accepted while it was
+// valid still counts.
+func (c *channelCase) lapsed(a *act, who string) (rule, why string) {
 	for _, s := range a.signatures[who] {
-		if s.standsAt(c.now) {
-			return ""
+		switch {
+		case len(c.holders[s.key]) > 1:
+			rule, why = RuleUnknownIdentity, fmt.Sprintf("signed by a key that %s shares with another identity: one key speaks for one identity", who)
+		case s.standsAt(c.now), c.accepted(a, who):
+			return "", ""
+		default:
+			rule, why = RuleExpired, fmt.Sprintf("the certificate of %s is not valid now, and no trusted time says that it was when this was signed", who)
 		}
 	}
-	if c.accepted(a, who) {
-		return ""
-	}
-	return fmt.Sprintf("the certificate of %s is not valid now, and no trusted time says that it was when this was signed", who)
+	return rule, why
 }
 
 // accepted reports whether what was served before rested on this.

@@ -50,26 +50,33 @@ func (c *channelCase) takenAway(r *Release) bool {
 }
 
 // fallBack says what becomes of a channel whose accepted publication counts no more, as its policy wants: nothing serves,
-// an older release does, or what serves may go on.
+// an older release does, or what serves may go on. Only what somebody signed leads away from the accepted release: where a
+// statement is merely gone, the channel stops.
 func (c *channelCase) fallBack(out *Channel) {
 	floor := c.floor.Channels[c.name]
 	if len(floor.Served) == 0 {
 		return
 	}
 	current := floor.Served[len(floor.Served)-1]
-	then := ""
+	then, withdrawn := "", false
 	switch release := c.open(current, true); {
 	case release.act != nil && release.withdrawn, c.withdrawnByID(current):
-		then = c.rules.OnWithdrawal
-	case c.lostQuorum(floor.Publication):
+		then, withdrawn = c.rules.OnWithdrawal, true
+	case c.lostQuorum(floor):
 		then = c.rules.OnLostQuorum
+		if missing := c.open(current, false).missing(); len(out.Pending) == 0 && len(missing) > 0 {
+			out.Missing = missing
+		}
 	}
 	switch then {
 	case "freeze":
 		out.Frozen = current
 	case "previous":
 		for _, id := range slices.Backward(floor.Served[:len(floor.Served)-1]) {
-			if release := c.open(id, true); release.act != nil && !release.withdrawn && !release.blocked(release.missing()) {
+			// In place of what was withdrawn any release that was good may serve, as after a rollback. What has lost its
+			// quorum gives way only to one that has not: its evaluation must not be older than it may be.
+			release := c.open(id, withdrawn)
+			if release.act != nil && !release.withdrawn && !release.blocked(release.missing()) && c.stands(release) {
 				out.serve(release, floor.Epoch, floor.Publication)
 				out.Fallback = true
 				return
@@ -78,24 +85,41 @@ func (c *channelCase) fallBack(out *Channel) {
 	}
 }
 
+// stands reports whether a publication of the release, of whatever epoch, still has its publishers and has not expired.
+func (c *channelCase) stands(release *releaseCase) bool {
+	return slices.ContainsFunc(c.publications[c.name], func(a *act) bool {
+		rule, expires := c.publishRule(a), a.publication.Expires
+		if a.about != release.id || rule == nil || !expires.IsZero() && !c.now.Before(expires) {
+			return false
+		}
+		return len(c.publishers(a, release)) >= c.policy.need(*rule)
+	})
+}
+
 // withdrawnByID reports whether a release that can't be read any more was withdrawn by its own id.
 func (c *channelCase) withdrawnByID(release statement.ID) bool {
 	takes := func(w Withdrawn) bool { return w.Release == release && (w.Channel == "" || w.Channel == c.name) }
 	return slices.ContainsFunc(c.floor.Withdrawn, takes) || slices.ContainsFunc(c.withdrawn, takes)
 }
 
-// lostQuorum reports whether the accepted publication is here and does not count for want of signers, its own or its
-// release's. One that has expired, or that is withheld, stops whatever the policy says of quorums.
-func (c *channelCase) lostQuorum(publication statement.ID) bool {
-	here := false
+// lostQuorum reports whether the accepted publication is here, with all that it rests on, and does not count for want of
+// signers, its own or its release's. One that has expired, or that is withheld, stops whatever the policy says of quorums.
+func (c *channelCase) lostQuorum(floor ChannelFloor) bool {
 	for _, r := range c.reasons {
-		if r.Statement != publication {
-			continue
-		}
-		if r.Rule == RuleExpired {
+		if r.Statement == floor.Publication && r.Rule == RuleExpired {
 			return false
 		}
-		here = true
 	}
-	return here
+	return len(floor.Rests) > 0 && !slices.ContainsFunc(floor.Rests, c.withheld)
+}
+
+// withheld reports whether an act that counted is gone without a reason that the policy gives: its identity has neither
+// been removed nor compromised.
+func (c *channelCase) withheld(was Act) bool {
+	identity, known := c.policy.doc.Identities[was.Identity]
+	if !known || !identity.State.Compromised.IsZero() {
+		return false
+	}
+	a := c.acts[was.Statement]
+	return a == nil || len(a.signatures[was.Identity]) == 0
 }
