@@ -38,56 +38,72 @@ const maxRead = 1 << 20 // bytes
 
 // A Dir is a directory of such files.
 type Dir struct {
-	t      testing.TB
-	path   string
-	root   *fusefs.Inode
-	served chan struct{} // closed when nothing is served any more
+	t    testing.TB
+	path string
+	root *fusefs.Inode
 }
 
-// Mount mounts an empty directory for as long as the test runs, or skips the test where that is not possible: it takes
-// /dev/fuse, and the right to mount. When the test ends the directory goes, even if files of it are still open or
-// somebody waits to read of them.
+// Mount mounts an empty directory for as long as the test runs, as [Serve] does.
 func Mount(t testing.TB) *Dir {
 	t.Helper()
-	d := &Dir{t: t, path: t.TempDir(), root: new(fusefs.Inode), served: make(chan struct{})}
-	fd, err := mount(d.path)
+	d := &Dir{t: t, root: new(fusefs.Inode)}
+	files := fusefs.NewNodeFS(d.root, &fusefs.Options{})
+	d.Put(Polled, Bytes(nil))
+	d.path = Serve(t, files, maxRead, unix.MS_RDONLY)
+	d.root.RmChild(Polled)
+	return d
+}
+
+// Polled is the name of a file that [Serve] opens, and that may go when it returns.
+const Polled = "polled"
+
+// Serve mounts files, among them [Polled], at a directory for as long as the test runs, and returns the directory. The
+// kernel reads and writes at most maxRequest bytes at once; flags are such as [unix.MS_RDONLY]. It skips the test where
+// that is not possible: it takes /dev/fuse, and the right to mount. When the test ends the directory goes, even if files
+// of it are still open or somebody waits to read of them.
+func Serve(t testing.TB, files fuse.RawFileSystem, maxRequest int, flags uintptr) string {
+	t.Helper()
+	path := t.TempDir()
+	fd, err := mount(path, maxRequest, flags)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 		t.Skipf("no files that misbehave: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	server, err := fuse.NewServer(fusefs.NewNodeFS(d.root, &fusefs.Options{}), fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
-		MaxWrite:      maxRead,
-		DisableXAttrs: true,
-		Logger:        log.New(io.Discard, "", 0), // of answers that nobody waits for any more
+	server, err := fuse.NewServer(files, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+		MaxWrite:           maxRequest,
+		DisableXAttrs:      true,
+		DisableReadDirPlus: true,
+		Logger:             log.New(io.Discard, "", 0), // of answers that nobody waits for any more
 		PanicHandler: func(p any) fuse.Status { // of what the test scripted
 			t.Errorf("panic in a file's script: %v\n%s", p, debug.Stack())
 			return fuse.EIO
 		},
 	})
 	if err != nil {
-		t.Fatal(errors.Join(fmt.Errorf("serve files: %w", err), unix.Unmount(d.path, unix.MNT_DETACH)))
+		t.Fatal(errors.Join(fmt.Errorf("serve files: %w", err), unix.Unmount(path, unix.MNT_DETACH)))
 	}
+	served := make(chan struct{}) // closed when nothing is served any more
 	go func() {
-		defer close(d.served)
+		defer close(served)
 		server.Serve()
 	}()
-	t.Cleanup(d.unmount)
-	if err := d.forbidPolling(); err != nil {
+	t.Cleanup(func() { unmount(t, path, served) })
+	if err := forbidPolling(filepath.Join(path, Polled)); err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return path
 }
 
 // mount mounts what is served through the returned descriptor. The library's own way leaves that descriptor open in
 // every process that the test starts.
-func mount(path string) (int, error) {
+func mount(path string, maxRequest int, flags uintptr) (int, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: "/dev/fuse", Err: err}
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,max_read=%d", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid(), maxRead)
-	if err := unix.Mount("fusetest", path, "fuse.fusetest", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, options); err != nil {
+	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,max_read=%d", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid(), maxRequest)
+	if err := unix.Mount("fusetest", path, "fuse.fusetest", unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
 		unix.Close(fd)
 		return -1, &fs.PathError{Op: "mount fuse at", Path: path, Err: err}
 	}
@@ -96,13 +112,10 @@ func mount(path string) (int, error) {
 
 // forbidPolling makes the kernel ask once whether files can be polled, and never again. The runtime asks that of each
 // file it opens, in a system call that keeps a processor from those who would have to answer.
-func (d *Dir) forbidPolling() error {
-	const name = "polled"
-	d.Put(name, Bytes(nil))
-	defer d.root.RmChild(name)
-	fd, err := unix.Open(d.Path(name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func forbidPolling(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: d.Path(name), Err: err}
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
@@ -110,18 +123,18 @@ func (d *Dir) forbidPolling() error {
 }
 
 // unmount takes the directory away and waits until nothing is served.
-func (d *Dir) unmount() {
-	err := unix.Unmount(d.path, 0)
+func unmount(t testing.TB, path string, served <-chan struct{}) {
+	err := unix.Unmount(path, 0)
 	if errors.Is(err, unix.EBUSY) {
 		// Who still waits for a file of it now gets an error, and who has one open can do nothing more with it.
-		d.t.Logf("files of %s are still open", d.path)
-		err = unix.Unmount(d.path, unix.MNT_FORCE|unix.MNT_DETACH)
+		t.Logf("files of %s are still open", path)
+		err = unix.Unmount(path, unix.MNT_FORCE|unix.MNT_DETACH)
 	}
 	if err != nil {
-		d.t.Errorf("unmount %s: %v", d.path, err)
+		t.Errorf("unmount %s: %v", path, err)
 		return
 	}
-	<-d.served
+	<-served
 }
 
 // Put makes f the file of that name. Whoever has another file of that name open keeps that one.
