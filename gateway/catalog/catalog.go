@@ -70,13 +70,14 @@ type Catalog struct {
 	shown    atomic.Pointer[Inputs]              // what Run works with
 
 	// Owned by Run.
-	inputs Inputs
-	files  store.Statements
-	set    []*statement.Signed // as last read
-	ledger *trust.Ledger       // of the policy in inputs
-	told   map[string]string   // what is wrong with each bad file, as logged
-	last   map[string]trust.Channel
-	active sync.WaitGroup
+	inputs  Inputs
+	files   store.Statements
+	set     []*statement.Signed // as last read
+	ledger  *trust.Ledger       // of the policy in inputs
+	told    map[string]string   // what is wrong with each bad file, as logged
+	last    map[string]trust.Channel
+	unsaved bool // a withdrawal may be in the floor and yet not be durable
+	active  sync.WaitGroup
 }
 
 // New returns a catalog that serves nothing until Run.
@@ -235,10 +236,11 @@ func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
 		}
 		return f
 	}
-	if withdraw(c.cfg.State.Floor()); !changed {
+	if withdraw(c.cfg.State.Floor()); !changed && !c.unsaved {
 		return
 	}
-	if err := c.cfg.State.Raise(withdraw); err != nil {
+	err := c.cfg.State.Raise(withdraw)
+	if c.unsaved = err != nil; c.unsaved {
 		c.cfg.Log.Error("a withdrawal was not saved; it holds for as long as its statement is there", "err", err)
 		return
 	}

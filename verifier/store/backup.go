@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -63,17 +61,14 @@ func Restore(file, dir string) error {
 	if err := b.check(); err != nil {
 		return fmt.Errorf("restore state: %s: %w", file, err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockState(dir)
 	if err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("restore state: %s is in use by a gateway: stop it first: %w", dir, err)
-	}
 	path := filepath.Join(dir, FloorName)
 	if exists(path) {
 		there, err := ReadFloor(path)

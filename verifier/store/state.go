@@ -41,14 +41,23 @@ type State struct {
 // CreateState makes an empty state directory. Where there is a state already it changes nothing and returns an error
 // that is [fs.ErrExist].
 func CreateState(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return fmt.Errorf("create state: %w", err)
 	}
+	// Who looks without the lock may put an empty floor over one that another process has made and raised since.
+	lock, err := lockState(dir)
+	if err != nil {
+		return fmt.Errorf("create state: %w", err)
+	}
+	defer lock.Close()
 	path := filepath.Join(dir, FloorName)
 	if exists(path) {
 		return fmt.Errorf("create state: %s: %w", path, fs.ErrExist)
 	}
-	return writeFloor(path, trust.Floor{})
+	if err := writeFloor(path, trust.Floor{}); err != nil {
+		return fmt.Errorf("create state: %w", err)
+	}
+	return nil
 }
 
 // OpenState takes an existing state directory for this process alone, until Close.
@@ -56,20 +65,32 @@ func OpenState(dir string) (*State, error) {
 	if !exists(filepath.Join(dir, FloorName)) {
 		return nil, fmt.Errorf("open state: %s: %w", dir, ErrNoState)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockState(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("open state: %s is in use by another gateway: %w", dir, err)
-	}
 	floor, err := ReadFloor(filepath.Join(dir, FloorName))
+	if err == nil {
+		err = syncDir(dir) // who wrote it may have been killed before that: what is believed now must not be lost later
+	}
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	return &State{dir: dir, lock: lock, floor: floor}, nil
+}
+
+// lockState takes a directory for this process alone, until what it returns is closed.
+func lockState(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s is in use by another gateway: stop it first: %w", dir, err)
+	}
+	return lock, nil
 }
 
 // Close lets another process take the directory.
@@ -82,13 +103,21 @@ func (s *State) Floor() trust.Floor {
 	return s.floor
 }
 
-// Raise replaces the floor by what raise makes of it. When it returns nil the new floor is durable; on an error the old
-// one stands, on disk and in memory. raise must not change what it is given.
+// Raise replaces the floor by what raise makes of it. When it returns nil the new floor is durable. On an error nothing
+// may be done that needs it; the old one stands, on disk and in memory, unless the failure came so late that the disk
+// shows the new one: then that one stands in both, and is durable once a Raise returns nil, even one that changes
+// nothing. raise must not change what it is given.
 func (s *State) Raise(raise func(trust.Floor) trust.Floor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	path := filepath.Join(s.dir, FloorName)
 	next := raise(s.floor)
-	if err := writeFloor(filepath.Join(s.dir, FloorName), next); err != nil {
+	if err := writeFloor(path, next); err != nil {
+		switch there, rerr := ReadFloor(path); {
+		case rerr == nil && s.floor.Covers(there), errors.Is(rerr, fs.ErrNotExist): // the old one stands
+		default: // what is written next must not go back behind what a restart would find, or might
+			s.floor = next
+		}
 		return fmt.Errorf("save floor: %w", err)
 	}
 	s.floor = next

@@ -50,6 +50,24 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// makeDir makes a directory and those above it that are missing. When it returns nil their names are durable.
+func makeDir(dir string) error {
+	parent, there := filepath.Dir(dir), exists(dir)
+	if !there {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	// Also where it is there: who made it may have been killed before this. That was nobody who can't read its parent.
+	if err := syncDir(parent); err != nil && (!there || !errors.Is(err, fs.ErrPermission)) {
+		return err
+	}
+	return nil
+}
+
 // ReadFile reads a regular file of at most limit bytes, through links as mounted configuration comes: where it lies
 // proves nothing anyway. It is opened before it is looked at, and without waiting: whoever may write the directory can
 // put a pipe in a file's place at any moment.

@@ -6,10 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
@@ -250,6 +253,57 @@ func TestState(t *testing.T) {
 		if _, err := store.OpenState(dir); err == nil {
 			t.Errorf("OpenState(floor %s) = nil, want an error: a floor that can't be read protects nothing", name)
 		}
+	}
+}
+
+// Whoever makes a state while another process has the directory would put an empty floor over what that raises.
+func TestCreateStateWaitsForNobody(t *testing.T) {
+	dir := t.TempDir()
+	if err := store.CreateState(dir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.OpenState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := os.Remove(filepath.Join(dir, "floor.json")); err != nil { // as before the other has written it
+		t.Fatal(err)
+	}
+	if err := store.CreateState(dir); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("CreateState in a directory that is in use = %v, want it refused", err)
+	}
+}
+
+// A state may be made in a directory whose parent this user can't read, as service managers lay them out.
+func TestCreateStateBelowTheUnreadable(t *testing.T) {
+	above := t.TempDir()
+	dir := filepath.Join(above, "state")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(above, 0o311)); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(above, 0o700)
+	if os.Geteuid() == 0 { // who may read everything: this thread becomes somebody else
+		const nobody = 65534
+		if err := errors.Join(os.Chown(above, nobody, -1), os.Chown(dir, nobody, -1), os.Chmod(filepath.Dir(above), 0o711)); err != nil {
+			t.Fatal(err)
+		}
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer unix.Setfsuid(0)
+		if err := unix.Setfsuid(nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, err := os.Open(above); !errors.Is(err, fs.ErrPermission) {
+		f.Close()
+		t.Fatalf("Open = %v, want %v", err, fs.ErrPermission)
+	}
+	if err := store.CreateState(dir); err != nil {
+		t.Errorf("CreateState = %v", err)
+	}
+	if err := store.CreateState(filepath.Join(above, "other")); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("CreateState beside it = %v, want %v", err, fs.ErrPermission)
 	}
 }
 
