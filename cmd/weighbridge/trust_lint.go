@@ -13,107 +13,140 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// expiresSoon is how long before its end a policy is reported: long enough to gather the root signers.
+// expiresSoon is how long before its end something is reported: long enough to gather those who must sign again.
 const expiresSoon = 30 * 24 * time.Hour
 
 func newTrustLintCmd(s streams) *cobra.Command {
 	var asJSON bool
-	var at string
+	var at, statements, floor string
 	cmd := &cobra.Command{
 		Use:   "lint POLICY",
 		Short: "Report what is legal in a policy but likely a mistake",
 		Long: `Report what is legal in a policy but likely a mistake: it expires soon, one identity is in roles that a
-channel separates, a role has fewer active members than a rule needs, the root is one key. Exit status 1
-if there is any finding.`,
-		Example: "  weighbridge trust lint POLICY.yaml",
-		Args:    cobra.ExactArgs(1),
+channel separates or should separate, one alone can change what is served, a role has fewer active members than
+a rule needs, a channel asks for little, the root is one key.
+
+With --statements also what these show: identities, roles and keys that nobody uses, and approvals, evaluations
+and publications of what would be served that end soon. Roles that only withdraw, roll back or sign policies are
+for emergencies, and never reported as unused. Exit status 1 if there is any finding.`,
+		Example: `  weighbridge trust lint POLICY.yaml
+  weighbridge trust lint policy.jsonl --statements statements --floor state/floor.json`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			const what = "trust lint"
 			now, err := parseTime(at)
 			if err != nil {
-				return fmt.Errorf("trust lint: --at: %w", err)
+				return fmt.Errorf("%s: --at: %w", what, err)
 			}
-			p, err := loadPolicy(args[0], "trust lint")
+			if floor != "" && statements == "" {
+				return fmt.Errorf("%s: --floor says what was accepted of --statements, which is missing", what)
+			}
+			p, err := loadPolicy(args[0], what)
 			if err != nil {
 				return refusedJSON(s.out, asJSON, map[string]any{"findings": []string{}}, err)
 			}
-			findings := lint(p.Document, now)
-			if asJSON {
-				if err := printJSON(s.out, map[string]any{"findings": findings}); err != nil {
-					return err
+			l := linter{Document: p.Document, now: now, found: []string{}}
+			l.policy()
+			if statements != "" {
+				u, err := readUsage(s, p, now, statements, floor)
+				if err != nil {
+					return fmt.Errorf("%s: %w", what, err)
 				}
-			} else {
-				for _, finding := range findings {
-					fmt.Fprintln(s.out, finding)
-				}
+				l.usage(u)
 			}
-			if len(findings) > 0 {
-				return refused("trust lint", fmt.Errorf("%d findings", len(findings)))
-			}
-			return nil
+			return l.tell(s, asJSON, what)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	cmd.Flags().StringVar(&at, "at", "now", "time to judge expiry at: now or RFC 3339")
+	cmd.Flags().StringVar(&statements, "statements", "", "statements directory, to hold the policy against")
+	cmd.Flags().StringVar(&floor, "floor", "", "floor file of a gateway's state (default: nothing was accepted before)")
 	return cmd
 }
 
-// lint returns what is likely a mistake in a policy that was checked, each as "KEY: WHY".
-func lint(d trust.Document, now time.Time) []string {
-	found := []string{}
-	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
-	switch left := d.Expires.Sub(now); {
-	case left <= 0:
-		say("expires: the policy expired on %s", d.Expires.Format(time.RFC3339))
-	case left <= expiresSoon:
-		say("expires: the policy ends in %d days, on %s", int(left.Hours()/24), d.Expires.Format(time.RFC3339))
-	}
-	switch root, ok := d.Roles["root"]; {
-	case !ok:
-		say("roles.root: there is no role root, so no one can sign the next policy")
-	case root.Threshold <= 1:
-		say("roles.root.threshold: any one root member can replace the whole policy")
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.Channels)) {
-		lintChannel(d, name, say)
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.Identities)) {
-		in := func(role string) bool { return slices.Contains(d.Roles[role].Members, name) }
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(d.Roles)), in) {
-			say("identities.%s: is in no role", name)
-		}
-	}
-	return found
+// A linter gathers what is likely a mistake in a policy that was checked, each as "KEY: WHY".
+type linter struct {
+	trust.Document
+	now   time.Time
+	found []string
 }
 
-func lintChannel(d trust.Document, name string, say func(string, ...any)) {
-	c := d.Channels[name]
-	path := "channels." + name
-	for i, first := range c.Separate {
-		for _, second := range c.Separate[i+1:] {
-			for _, who := range d.Roles[first].Members {
-				if slices.Contains(d.Roles[second].Members, who) {
-					say("%s.separate: %s is both %s and %s", path, who, first, second)
-				}
-			}
+func (l *linter) say(format string, args ...any) {
+	l.found = append(l.found, fmt.Sprintf(format, args...))
+}
+
+func (l *linter) tell(s streams, asJSON bool, what string) error {
+	if asJSON {
+		if err := printJSON(s.out, map[string]any{"findings": l.found}); err != nil {
+			return err
+		}
+	} else {
+		for _, finding := range l.found {
+			fmt.Fprintln(s.out, finding)
 		}
 	}
-	for _, r := range []struct {
-		key  string
-		rule *trust.Rule
-	}{
-		{"require.release", &c.Require.Release}, {"require.weights", c.Require.Weights},
-		{"require.evaluation", c.Require.Evaluation}, {"require.approval", c.Require.Approval},
-		{"publish", &c.Publish}, {"rollback", c.Rollback}, {"withdraw", c.Withdraw},
-	} {
-		if r.rule == nil {
-			continue
-		}
-		role := d.Roles[r.rule.Role]
-		active := slices.DeleteFunc(slices.Clone(role.Members), func(who string) bool { return !d.Identities[who].State.Active() })
-		if need := max(1, r.rule.Count, role.Threshold); len(active) < need {
-			say("%s.%s: needs %d of role %s, which has %d active members", path, r.key, need, r.rule.Role, len(active))
+	if len(l.found) > 0 {
+		return refused(what, fmt.Errorf("%d findings", len(l.found)))
+	}
+	return nil
+}
+
+// policy looks at the policy alone.
+func (l *linter) policy() {
+	switch left := l.Expires.Sub(l.now); {
+	case left <= 0:
+		l.say("expires: the policy expired on %s; sign the next version", l.Expires.Format(time.RFC3339))
+	case left <= expiresSoon:
+		l.say("expires: the policy ends %s; sign the next version before", l.in(l.Expires))
+	}
+	l.root()
+	for _, name := range slices.Sorted(maps.Keys(l.Channels)) {
+		l.channel(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Identities)) {
+		if len(l.rolesOf(name)) == 0 {
+			l.say("identities.%s: is in no role; give it one, or leave it out", name)
 		}
 	}
+}
+
+func (l *linter) root() {
+	root, ok := l.Roles[rootRole]
+	switch active := l.active(rootRole); {
+	case !ok:
+		l.say("roles.root: there is no role root, so no one can sign the next policy but the keys that sites pin")
+		return
+	case root.Threshold <= 1:
+		l.say("roles.root.threshold: any one root member can replace the whole policy; ask for two")
+	case len(active) < root.Threshold:
+		l.say("roles.root: needs %d, and has %d active members, so no one can sign the next policy", root.Threshold, len(active))
+	}
+	for _, who := range root.Members {
+		if state := l.Identities[who].State; !state.Active() {
+			l.say("roles.root.members: %s is %s, so can't sign the next policy; leave it out", who, state)
+		}
+	}
+}
+
+// in says how soon something ends, and when.
+func (l *linter) in(end time.Time) string {
+	return fmt.Sprintf("in %d days, on %s", int(end.Sub(l.now).Hours()/24), end.Format(time.RFC3339))
+}
+
+// rolesOf returns the roles of an identity, sorted.
+func (l *linter) rolesOf(who string) []string {
+	var in []string
+	for _, role := range slices.Sorted(maps.Keys(l.Roles)) {
+		if slices.Contains(l.Roles[role].Members, who) {
+			in = append(in, role)
+		}
+	}
+	return in
+}
+
+// active returns the members of a role whose new statements count.
+func (l *linter) active(role string) []string {
+	return slices.DeleteFunc(slices.Clone(l.Roles[role].Members), func(who string) bool { return !l.Identities[who].State.Active() })
 }
 
 // parseTime reads "now" or an RFC 3339 time.

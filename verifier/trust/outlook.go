@@ -148,9 +148,7 @@ func (l *Ledger) Uses() map[string]Use {
 		l.usedKeys(a.signed, uses)
 	}
 	for s := range l.held { // another bundle of a statement may be by another key
-		if l.evidence.acts[s.ID()] != nil {
-			l.usedKeys(s, uses)
-		}
+		l.usedKeys(s, uses)
 	}
 	return uses
 }

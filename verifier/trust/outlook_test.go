@@ -75,6 +75,12 @@ func TestEnds(t *testing.T) {
 			approved(s, r, "bob", 70, "embed")
 			s.publish(r, 1)
 		}, "evaluation 80 tester, approval 40 bob"},
+		{"the approvals of an older release last longer", nil, func(s *scene, r statement.ID) {
+			s.version("older", 1)
+			s.approve(r, "alice")
+			approved(s, r, "bob", 40)
+			s.publish(r, 2)
+		}, "evaluation 80 tester, approval 40 bob"},
 		{"a newer evaluation", nil, func(s *scene, r statement.ID) {
 			s.evaluated(r, "tester", trust.Passed, 5*day)
 			s.approve(r, "alice", "bob")
@@ -121,9 +127,10 @@ func TestEnds(t *testing.T) {
 			if text := strings.Join(got, ", "); text != tt.want {
 				t.Errorf("ends = %s, want %s", text, tt.want)
 			}
-			if c.Missing != nil && len(c.Missing) > 0 {
+			if len(c.Missing) > 0 {
 				return // mode warn goes on without
 			}
+			s.accept() // nothing older comes back
 			first := slices.MinFunc(ends, func(a, b trust.End) int { return a.At.Compare(b.At) }).At
 			for at, want := range map[time.Time]statement.ID{first.Add(-time.Second): release, first: ""} {
 				if s.now = at; s.decide().Serve != want {
@@ -161,6 +168,32 @@ func TestRefusals(t *testing.T) {
 		{"the policy expires", func(s *scene, _ statement.ID) { s.now = s.policy.Expires() }, "expired"},
 		{"the publication expires", func(s *scene, _ statement.ID) { s.now = s.now.Add(50 * day) }, "expired threshold"},
 		{"all is withheld", func(s *scene, _ statement.ID) { s.set = nil }, "threshold"},
+		{"its weights are not by their role", func(s *scene, _ statement.ID) {
+			s.chat(func(c *trust.ChannelRules) { c.Require.Weights = &trust.Rule{Role: "approver"} })
+		}, "role threshold"},
+		{"the evaluation is too old, which mode warn lets pass", func(s *scene, _ statement.ID) {
+			s.chat(func(c *trust.ChannelRules) { c.Mode = "warn" })
+			s.now = s.now.Add(90 * day)
+		}, ""},
+		{"withdrawn, after an older release whose approver is compromised, and published twice", func(s *scene, r statement.ID) {
+			s.approve(r, "carol")
+			older := s.releaseBy("trainer", func(d *trust.Descriptor) { d.Version = "0" })
+			s.approve(older, "bob")
+			s.publish(older, 2)
+			s.publish(r, 3)
+			s.accept()
+			compromise("bob")(s)
+			s.set = slices.DeleteFunc(s.set, func(one *statement.Signed) bool {
+				about, _, err := trust.ParseApproval(one)
+				return err == nil && about == r && one.VerifyKey(s.Key("bob").Public()) == nil
+			})
+			s.withdrawal(r, "warden", trust.OfRelease)
+		}, "threshold withdrawn"},
+		{"approved for another channel only, and by a stranger", func(s *scene, r statement.ID) {
+			s.set = slices.DeleteFunc(s.set, func(one *statement.Signed) bool { return one.PredicateType() == trust.ApprovalType })
+			s.approval(r, "carol", trust.Approval{Channels: []string{"embed"}})
+			s.approve(r, "mallory")
+		}, "threshold"},
 		// What is about other releases, or by nobody we know, is no reason.
 		{"withheld, and others' statements are there", func(s *scene, _ statement.ID) {
 			s.set = nil
@@ -177,11 +210,11 @@ func TestRefusals(t *testing.T) {
 			release := s.releaseBy("trainer", nil)
 			s.evaluated(release, "tester", trust.Passed, 0)
 			s.approve(release, "alice", "bob")
-			s.publication(release, "shipper", trust.Publication{Channel: "chat", Epoch: 1, Expires: s.now.Add(50 * day)})
-			if tt.name == "the evaluation is too old" {
-				s.set = s.set[:len(s.set)-1]
-				s.publish(release, 1)
+			expires := time.Time{}
+			if tt.name == "the publication expires" {
+				expires = s.now.Add(50 * day)
 			}
+			s.publication(release, "shipper", trust.Publication{Channel: "chat", Epoch: 1, Expires: expires})
 			s.accept()
 			tt.spoil(s, release)
 			s.amend()
