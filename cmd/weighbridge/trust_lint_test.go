@@ -223,6 +223,10 @@ func TestLintOfStatements(t *testing.T) {
 			u.doc.Identities["dan"] = trust.Identity{Keys: []string{u.PublicPEM("dan")}}
 			join(&u.doc, "approver", "dan")
 		}, "roles.approver.members: alice has signed nothing as approver; take it out if it is not needed"},
+		{"signs perhaps policies only, and is an approver", func(u *used) {
+			u.unsigned = true
+			u.approval = map[string]trust.Approval{trusttest.Bob: {}, trusttest.Carol: {}}
+		}, "roles.approver.members: alice has signed nothing as approver; take it out if it is not needed"},
 		{"a key more than it uses", func(u *used) {
 			carol := u.doc.Identities[trusttest.Carol]
 			carol.Keys = append(carol.Keys, u.PublicPEM("laptop"))

@@ -141,7 +141,9 @@ func (l *linter) unused(name string, roles []string, u usage) {
 		}
 		keys = append(keys, id)
 	}
-	if _, signs := u.uses[name]; !signs && !slices.ContainsFunc(keys, used) {
+	// Who may sign policies has perhaps signed those before this one.
+	signs := slices.ContainsFunc(keys, used) || !u.signed && slices.Contains(l.Roles[rootRole].Members, name)
+	if _, acts := u.uses[name]; !acts && !signs {
 		l.say("identities.%s: has signed nothing that is there; leave it out of %s if it is not needed", name, strings.Join(roles, ", "))
 		return
 	}
