@@ -133,6 +133,9 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return fmt.Errorf("open identity: %w", err)
 	}
 	defer id.Close()
+	if err := watchSVID(tel.Meter("weighbridge/identity"), id); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	var rules atomic.Pointer[access.Policy]
 	first, err := access.Parse(cfg.Access)
 	if err != nil {

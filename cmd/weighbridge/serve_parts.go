@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway"
@@ -119,6 +122,23 @@ func identityConfig(c configs.Identity, offline bool, log *slog.Logger) (identit
 		cfg.ID = id
 	}
 	return cfg, nil
+}
+
+// watchSVID puts the end of the gateway's own SVID among the metrics of what ends. Without an SVID there is none.
+func watchSVID(m metric.Meter, id *identity.Source) error {
+	expiry, err := catalog.ExpiryTime(m)
+	if err != nil {
+		return err
+	}
+	_, err = m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
+		end, err := id.Expires()
+		if err != nil {
+			return err
+		}
+		to.ObserveFloat64(expiry, catalog.Expiry(end), metric.WithAttributes(attribute.String("kind", "svid")))
+		return nil
+	}, expiry)
+	return err
 }
 
 // frontDoor shows the catalog to the gateway in the gateway's own words.

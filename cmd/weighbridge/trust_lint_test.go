@@ -78,6 +78,9 @@ func TestLint(t *testing.T) {
 			"roles.root: there is no role root, so no one can sign the next policy but the keys that sites pin"},
 		{"one root member is enough", func(d *trust.Document) { d.Roles["root"] = trust.Role{Members: []string{trusttest.Alice}} },
 			"roles.root.threshold: any one root member can replace the whole policy; ask for two"},
+		{"one root member is enough, and it says so", func(d *trust.Document) {
+			d.Roles["root"] = trust.Role{Members: []string{trusttest.Alice, trusttest.Bob}, Threshold: 1}
+		}, "roles.root.threshold: any one root member can replace the whole policy; ask for two"},
 		{"a root member retired", func(d *trust.Document) {
 			join(d, "root", "vault")
 			d.Identities["vault"] = trust.Identity{Keys: []string{w.PublicPEM("vault")}, State: trust.State{Retired: lintedAt}}
@@ -156,6 +159,22 @@ func TestLint(t *testing.T) {
 			chat(func(c *trust.ChannelRules) { c.Mode, c.Separate = "warn", nil })(d)
 		}, "channels.chat.mode: warn serves releases without the evaluations and approvals that the channel asks for; set enforce once they are there\n" +
 			aloneFinding(trusttest.Trainer)},
+		{"one is in all roles, and two approvals are needed", func(d *trust.Document) {
+			for _, role := range []string{"producer", "evaluator", "approver", "publisher"} {
+				join(d, role, "boss")
+			}
+			d.Identities["boss"] = trust.Identity{Keys: []string{w.PublicPEM("boss")}}
+			chat(func(c *trust.ChannelRules) { c.Separate = nil })(d)
+		}, "channels.chat.separate: boss may release, evaluate, approve and publish for one release; give these to different identities, or separate their roles"},
+		{"one is in all roles, and they are separated", func(d *trust.Document) {
+			for _, role := range []string{"producer", "approver", "publisher"} {
+				join(d, role, "boss")
+			}
+			d.Identities["boss"] = trust.Identity{Keys: []string{w.PublicPEM("boss")}}
+			chat(func(c *trust.ChannelRules) { c.Require.Approval.Count, c.Require.Evaluation = 1, nil })(d)
+		}, "channels.chat.separate: boss is both producer and approver, and counts as one of them only; take it out of one\n" +
+			"channels.chat.separate: boss is both producer and publisher, and counts as one of them only; take it out of one\n" +
+			"channels.chat.separate: boss is both approver and publisher, and counts as one of them only; take it out of one"},
 		{"one would do all and is not active", func(d *trust.Document) {
 			for _, role := range []string{"producer", "evaluator", "approver", "publisher"} {
 				join(d, role, "boss")

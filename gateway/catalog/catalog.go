@@ -98,6 +98,9 @@ func New(cfg Config) (*Catalog, error) {
 	}
 	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, last: map[string]trust.Channel{}}
 	c.channels.Store(&map[string]*channel{})
+	if err := c.observe(cfg.Meter); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
 	return c, nil
 }
 
@@ -182,15 +185,20 @@ func (c *Catalog) decide() {
 	now := c.cfg.Now()
 	c.keepTime(now)
 	c.ledger.Follow(c.set)
-	decision := c.inputs.decide(c.ledger, c.cfg.State.Floor(), now)
+	floor := c.cfg.State.Floor()
+	decision := c.inputs.decide(c.ledger, floor, now)
 	c.keepWithdrawals(decision, now)
 	for name, ch := range *c.channels.Load() {
 		d, known := decision.Channels[name]
+		t := target{policy: c.inputs.Policy, weights: c.inputs.Weights, ends: c.ledger.Ends(name, d), refused: c.ledger.Refusals(name, d, floor)}
 		if !known {
-			d.Reasons = append(d.Reasons, trust.Reason{Rule: "scope", Why: "the trust policy knows no such channel"})
+			d.Reasons = append(d.Reasons, trust.Reason{Rule: trust.RuleScope, Why: "the trust policy knows no such channel"})
+			t.refused = []string{trust.RuleScope}
 		}
+		t.decision = d
 		c.logDecision(name, d)
-		ch.want(target{d, c.inputs.Policy, c.inputs.Weights})
+		ch.decided.Store(&t)
+		ch.want(t)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -36,17 +37,17 @@ func TestMain(m *testing.M) {
 // A site is a signed world with models A and B on disk, a state directory and a catalog over real llama-server.
 type site struct {
 	*trusttest.World
-	t      *testing.T
-	models string
-	state  *store.State
-	policy *trust.Policy
-	cat    *catalog.Catalog
-	stop   func()
-
+	t       *testing.T
+	models  string
+	state   *store.State
+	policy  *trust.Policy
+	cat     *catalog.Catalog
+	stop    func()
 	sockets string
 	backend func(kind string) (backends.Backend, error) // makes real ones, unless a test sets another
 	now     func() time.Time
 	lease   trust.Lease
+	meter   metric.Meter
 }
 
 func newSite(t *testing.T, memory int64) *site {
@@ -76,7 +77,7 @@ func newWorld(t *testing.T) *site {
 	}
 	s.state = state
 	t.Cleanup(func() { state.Close() })
-	s.now = time.Now
+	s.now, s.meter = time.Now, metricnoop.Meter{}
 	s.backend = func(string) (backends.Backend, error) {
 		return llamacpp.New(llamacpp.Config{Command: backendtest.LlamaServer(t), RuntimeDir: s.sockets, Log: s.log()})
 	}
@@ -106,7 +107,7 @@ func (s *site) start(memory int64) {
 	s.sockets = s.t.TempDir()
 	s.cat, err = catalog.New(catalog.Config{
 		State: s.state, Pool: seal.NewPool(memory), NewBackend: s.backend, Now: s.now, Log: s.log(),
-		Meter: metricnoop.Meter{}, Tracer: tracenoop.NewTracerProvider().Tracer(""),
+		Meter: s.meter, Tracer: tracenoop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -394,7 +395,7 @@ func TestMemoryBudget(t *testing.T) {
 	s := newSite(t, 1<<20) // less than the model
 	s.release("a.gguf", 1, nil)
 	st := s.until("an error", func(st catalog.Status) bool { return st.State == catalog.StateFailed })
-	if !strings.Contains(st.Error, "do not fit in memory") {
-		t.Errorf("error = %q, want it to say that the weights do not fit", st.Error)
+	if want := "do not fit in memory"; !strings.Contains(st.Error, want) {
+		t.Errorf("error = %q, want %q", st.Error, want)
 	}
 }

@@ -37,6 +37,8 @@ type target struct {
 	decision trust.Channel
 	policy   *trust.Policy
 	weights  []string
+	ends     []trust.End // of what the decision rests on
+	refused  []string    // rules by which nothing, or nothing newer, may be served
 }
 
 // A channel moves one channel from release to release. Its goroutine, run, alone changes what serves.
@@ -48,6 +50,7 @@ type channel struct {
 
 	current  atomic.Pointer[running]  // what serves; nil: nothing
 	progress atomic.Pointer[progress] // of what is being brought up; nil: nothing
+	decided  atomic.Pointer[target]   // the newest word; nil: none yet
 
 	mu       sync.Mutex
 	state    State // of what does not serve yet; a current release is ready
@@ -315,7 +318,11 @@ func (ch *channel) commit(r *running) error {
 		r.publication.Store(&d.Publication)
 	}
 	r.fallback.Store(d.Fallback)
-	ch.set(StateReady, d.Stale)
+	why := d.Stale
+	if d.Fallback {
+		why = "an older release serves, what is newer no longer counts: " + whyNot(d)
+	}
+	ch.set(StateReady, why)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // A State is where a channel is.
@@ -37,7 +38,8 @@ type Status struct {
 	PID                     int
 	Error                   string // why nothing serves, or why what is newer does not
 	LoadTime, StartTime     time.Duration
-	Load                    *Load // what is being brought up, if anything is
+	Load                    *Load       // what is being brought up, if anything is
+	Ends                    []trust.End // of what the decision to serve a release rests on
 }
 
 // set records what the channel is doing, when that is something else than before.
@@ -55,6 +57,9 @@ func (ch *channel) status() Status {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load()}
+	if t := ch.decided.Load(); t != nil {
+		s.Ends = t.ends
+	}
 	if r == nil {
 		if ch.draining > 0 && s.State == StateNone {
 			s.State = StateDraining

@@ -227,6 +227,15 @@ func (s *Source) ID() (spiffeid.ID, error) {
 	return svid.ID, nil
 }
 
+// Expires returns when the newest SVID ends. The source gets another one before, unless something is wrong.
+func (s *Source) Expires() (time.Time, error) {
+	svid, err := s.GetX509SVID()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return svid.Certificates[0].NotAfter, nil
+}
+
 // TrustDomain returns the trust domain of the SVID that the source was opened with.
 func (s *Source) TrustDomain() spiffeid.TrustDomain { return s.domain }
 
