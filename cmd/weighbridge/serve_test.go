@@ -217,8 +217,10 @@ func TestServe(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), second) || !strings.Contains(string(out), `"state": "ready"`) {
 		t.Errorf("status = %s, %v, want %s ready", out, err, second)
 	}
-	if !strings.Contains(string(out), `"memory"`) || !strings.Contains(string(out), `"inUse"`) {
-		t.Errorf("status = %s, want the memory for weights", out)
+	for _, want := range []string{`"memory"`, `"inUse"`, `"kind": "policy"`, `"at": "2100-01-01T00:00:00Z"`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("status = %s, want %s", out, want)
+		}
 	}
 	g.checkWatch(second)
 	metrics, err := http.Get("http://" + metricsAddress + "/metrics")
@@ -227,7 +229,8 @@ func TestServe(t *testing.T) {
 	}
 	defer metrics.Body.Close()
 	data, _ := io.ReadAll(metrics.Body)
-	for _, want := range []string{"weighbridge_load_count", "weighbridge_load_bytes", `weighbridge_load_phase_duration_seconds_count{phase="hash"}`} {
+	for _, want := range []string{"weighbridge_load_count", "weighbridge_load_bytes", `weighbridge_expiry_time_seconds{kind="svid"}`,
+		`weighbridge_expiry_time_seconds{kind="policy"} 4.1024448e+09`, `weighbridge_channel_serving{channel="chat"} 1`, `weighbridge_load_phase_duration_seconds_count{phase="hash"}`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("metrics hold no %s:\n%s", want, data)
 		}

@@ -44,6 +44,45 @@ type channelStatus struct {
 	Fallback    bool   `json:"fallback"`
 
 	Load *loadStatus `json:"load,omitzero"` // what is being brought up
+	Ends []endStatus `json:"ends,omitzero"` // of what the decision to serve the release rests on
+}
+
+// endStatus is when something stops counting.
+type endStatus struct {
+	Kind     string    `json:"kind"` // policy, publication, evaluation or approval
+	At       time.Time `json:"at"`
+	Identity string    `json:"identity,omitzero"` // whose evaluation or approval it is; without it there are too few
+}
+
+// String says it with what to do.
+func (e endStatus) String() string {
+	on := "ends on " + e.At.Format(time.RFC3339)
+	switch e.Kind {
+	case "policy":
+		return "the policy " + on + ": sign the next version before"
+	case "publication":
+		return "its publication " + on + ": publish the release again before"
+	case "evaluation":
+		return "the evaluation by " + e.Identity + " is too old on " + e.At.Format(time.RFC3339) + ": evaluate the release again before"
+	}
+	return "the " + e.Kind + " by " + e.Identity + " " + on + ", and too few are left then: approve the release again before"
+}
+
+// endHints are a line for each thing that ends soon; the policy, which is all channels', has one.
+func endHints(channels map[string]channelStatus, now time.Time) []string {
+	var hints []string
+	for _, name := range slices.Sorted(maps.Keys(channels)) {
+		for _, end := range channels[name].Ends {
+			switch {
+			case end.At.Sub(now) > expiresSoon:
+			case end.Kind == "policy":
+				hints = append(hints, end.String())
+			default:
+				hints = append(hints, name+": "+end.String())
+			}
+		}
+	}
+	return distinct(hints)
 }
 
 // loadStatus is how far a release has come.
@@ -135,7 +174,7 @@ func printStatus(s streams, g gatewayStatus, asJSON bool) error {
 	}
 	m := g.Memory
 	fmt.Fprintf(s.out, "memory for weights: %s of %s in use, %s warm\n", humanize.IBytes(uint64(m.InUse)), humanize.IBytes(uint64(m.Limit)), humanize.IBytes(uint64(m.Warm)))
-	for _, hint := range m.Hints {
+	for _, hint := range append(endHints(g.Channels, time.Now()), m.Hints...) {
 		fmt.Fprintf(s.out, "hint: %s\n", hint)
 	}
 	return nil
@@ -217,6 +256,9 @@ func statusOf(ch *controlv1.Channel) channelStatus {
 		State: strings.ToLower(strings.TrimPrefix(ch.GetState().String(), "STATE_")),
 		Since: ch.GetSince().AsTime().Format(time.RFC3339), Inflight: ch.GetInflight(),
 		Error: ch.GetError(), Fallback: ch.GetFallback(),
+	}
+	for _, end := range ch.GetEnds() {
+		s.Ends = append(s.Ends, endStatus{end.GetKind(), end.GetTime().AsTime(), end.GetIdentity()})
 	}
 	if l := ch.GetLoad(); l != nil {
 		s.Load = &loadStatus{l.GetRelease(), l.GetPhase(), l.GetBytes(), l.GetTotal(), l.GetRate(), l.GetSecondsLeft()}

@@ -123,6 +123,9 @@ func channel(ch catalog.Status) *controlv1.Channel {
 		State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
 		Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error, Fallback: ch.Fallback,
 	}
+	for _, end := range ch.Ends {
+		c.Ends = append(c.Ends, &controlv1.End{Kind: end.Kind, Time: timestamppb.New(end.At), Identity: end.Identity})
+	}
 	if l := ch.Load; l != nil {
 		c.Load = &controlv1.Load{Release: l.Release, Phase: l.Phase, Bytes: l.Bytes, Total: l.Total, Rate: l.Rate, SecondsLeft: l.Left.Seconds()}
 	}

@@ -28,8 +28,9 @@ type fixed struct{ policy *trust.Policy }
 
 func (fixed) Status() map[string]catalog.Status {
 	return map[string]catalog.Status{
-		"chat": {Release: "sha256:r", Weights: "sha256:w", Level: "sealed", Epoch: 7, State: catalog.StateReady, Since: time.Unix(1, 0), Load: &catalog.Load{Phase: "read", Bytes: 5, Total: 9}},
-		"old":  {State: catalog.StateFailed, Error: "weights not found"},
+		"chat": {Release: "sha256:r", Weights: "sha256:w", Level: "sealed", Epoch: 7, State: catalog.StateReady, Since: time.Unix(1, 0), Load: &catalog.Load{Phase: "read", Bytes: 5, Total: 9},
+			Ends: []trust.End{{Kind: "approval", At: time.Unix(2, 0), Identity: "bob"}}},
+		"old": {State: catalog.StateFailed, Error: "weights not found"},
 	}
 }
 
@@ -86,6 +87,9 @@ func TestStatus(t *testing.T) {
 	chat := all.GetChannels()["chat"]
 	if len(all.GetChannels()) != 2 || chat.GetState() != controlv1.State_STATE_READY || chat.GetEpoch() != 7 || chat.GetLevel() != "sealed" {
 		t.Errorf("Status = %v, want both channels and chat ready", all)
+	}
+	if e := chat.GetEnds(); len(e) != 1 || e[0].GetKind() != "approval" || e[0].GetTime().GetSeconds() != 2 || e[0].GetIdentity() != "bob" {
+		t.Errorf("ends = %v, want the approval by bob at 2", e)
 	}
 	if old := all.GetChannels()["old"]; old.GetState() != controlv1.State_STATE_FAILED || old.GetError() != "weights not found" {
 		t.Errorf("Status of old = %v, want failed and why", old)

@@ -943,7 +943,9 @@ type Channel struct {
 	// The id of the publication in force, "sha256:…".
 	Publication string `protobuf:"bytes,11,opt,name=publication,proto3" json:"publication,omitempty"`
 	// What is being brought up; absent if nothing is.
-	Load          *Load `protobuf:"bytes,12,opt,name=load,proto3" json:"load,omitempty"`
+	Load *Load `protobuf:"bytes,12,opt,name=load,proto3" json:"load,omitempty"`
+	// What the decision to serve the release rests on and that will end.
+	Ends          []*End `protobuf:"bytes,13,rep,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1062,6 +1064,78 @@ func (x *Channel) GetLoad() *Load {
 	return nil
 }
 
+func (x *Channel) GetEnds() []*End {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+// End is when something stops counting.
+type End struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is: "policy", "publication", "evaluation" or "approval". Of the last two it is the one with which too few
+	// are left.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// When it ends.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The identity whose evaluation or approval it is; empty of the others.
+	Identity      string `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *End) Reset() {
+	*x = End{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*End) ProtoMessage() {}
+
+func (x *End) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use End.ProtoReflect.Descriptor instead.
+func (*End) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *End) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *End) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *End) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
 var File_weighbridge_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_weighbridge_control_v1_control_proto_rawDesc = "" +
@@ -1124,7 +1198,7 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x06Policy\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x8c\x03\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xbd\x03\n" +
 	"\aChannel\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\tR\arelease\x12\x18\n" +
 	"\aweights\x18\x02 \x01(\tR\aweights\x12\x14\n" +
@@ -1138,7 +1212,12 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\bfallback\x18\n" +
 	" \x01(\bR\bfallback\x12 \n" +
 	"\vpublication\x18\v \x01(\tR\vpublication\x120\n" +
-	"\x04load\x18\f \x01(\v2\x1c.weighbridge.control.v1.LoadR\x04load*x\n" +
+	"\x04load\x18\f \x01(\v2\x1c.weighbridge.control.v1.LoadR\x04load\x12/\n" +
+	"\x04ends\x18\r \x03(\v2\x1b.weighbridge.control.v1.EndR\x04ends\"e\n" +
+	"\x03End\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity*x\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1166,7 +1245,7 @@ func file_weighbridge_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_weighbridge_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(State)(0),                    // 0: weighbridge.control.v1.State
 	(*InputsRequest)(nil),         // 1: weighbridge.control.v1.InputsRequest
@@ -1183,38 +1262,41 @@ var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(*Load)(nil),                  // 12: weighbridge.control.v1.Load
 	(*Policy)(nil),                // 13: weighbridge.control.v1.Policy
 	(*Channel)(nil),               // 14: weighbridge.control.v1.Channel
-	nil,                           // 15: weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	nil,                           // 16: weighbridge.control.v1.StatusResponse.ChannelsEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*End)(nil),                   // 15: weighbridge.control.v1.End
+	nil,                           // 16: weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	nil,                           // 17: weighbridge.control.v1.StatusResponse.ChannelsEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_weighbridge_control_v1_control_proto_depIdxs = []int32{
 	3,  // 0: weighbridge.control.v1.InputsResponse.basis:type_name -> weighbridge.control.v1.Basis
-	17, // 1: weighbridge.control.v1.Basis.time:type_name -> google.protobuf.Timestamp
-	15, // 2: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	17, // 3: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	18, // 1: weighbridge.control.v1.Basis.time:type_name -> google.protobuf.Timestamp
+	16, // 2: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	18, // 3: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
 	14, // 4: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
-	16, // 5: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
+	17, // 5: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
 	13, // 6: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
 	11, // 7: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
-	17, // 8: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
+	18, // 8: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
 	0,  // 9: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
-	17, // 10: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
+	18, // 10: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
 	12, // 11: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
-	6,  // 12: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
-	14, // 13: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
-	9,  // 14: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
-	7,  // 15: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
-	4,  // 16: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
-	1,  // 17: weighbridge.control.v1.Control.Inputs:input_type -> weighbridge.control.v1.InputsRequest
-	10, // 18: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
-	8,  // 19: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
-	5,  // 20: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
-	2,  // 21: weighbridge.control.v1.Control.Inputs:output_type -> weighbridge.control.v1.InputsResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 12: weighbridge.control.v1.Channel.ends:type_name -> weighbridge.control.v1.End
+	18, // 13: weighbridge.control.v1.End.time:type_name -> google.protobuf.Timestamp
+	6,  // 14: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
+	14, // 15: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
+	9,  // 16: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
+	7,  // 17: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
+	4,  // 18: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
+	1,  // 19: weighbridge.control.v1.Control.Inputs:input_type -> weighbridge.control.v1.InputsRequest
+	10, // 20: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
+	8,  // 21: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
+	5,  // 22: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
+	2,  // 23: weighbridge.control.v1.Control.Inputs:output_type -> weighbridge.control.v1.InputsResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_weighbridge_control_v1_control_proto_init() }
@@ -1232,7 +1314,7 @@ func file_weighbridge_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weighbridge_control_v1_control_proto_rawDesc), len(file_weighbridge_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
