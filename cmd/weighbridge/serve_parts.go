@@ -131,11 +131,9 @@ func watchSVID(m metric.Meter, id *identity.Source) error {
 		return err
 	}
 	_, err = m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
-		end, err := id.Expires()
-		if err != nil {
-			return err
+		if end, err := id.Expires(); err == nil {
+			to.ObserveFloat64(expiry, catalog.Expiry(end), metric.WithAttributes(attribute.String("kind", "svid")))
 		}
-		to.ObserveFloat64(expiry, catalog.Expiry(end), metric.WithAttributes(attribute.String("kind", "svid")))
 		return nil
 	}, expiry)
 	return err

@@ -68,7 +68,7 @@ func (o outlook) tell(to metric.Observer, ch *channel) {
 		}
 		to.ObserveInt64(g, value, metric.WithAttributes(name))
 	}
-	flag(o.serving, s.State == StateReady)
+	flag(o.serving, s.Release != "" && s.State == StateReady)
 	flag(o.fallback, s.Fallback)
 	t := ch.decided.Load()
 	if t == nil {

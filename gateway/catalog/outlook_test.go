@@ -159,7 +159,10 @@ func TestMetricsSayWhy(t *testing.T) {
 			if slices.Contains(tt.state, `weighbridge_channel_fallback{channel="chat"} 1`) {
 				stage.next(t).verdict <- nil
 			}
-			s.until("the reason "+tt.why, func(st catalog.Status) bool { return strings.Contains(st.Error, tt.why) })
+			serves := slices.Contains(tt.state, `weighbridge_channel_serving{channel="chat"} 1`)
+			s.until("the reason "+tt.why, func(st catalog.Status) bool {
+				return strings.Contains(st.Error, tt.why) && serves == (st.Release != "")
+			})
 			want := slices.Concat(tt.state, tt.refused, []string{endsAt("policy", trusttest.Expires)})
 			checkMetrics(t, metrics(), want...)
 		})

@@ -310,6 +310,13 @@ func TestFilesReload(t *testing.T) {
 		return svid.Certificates[0].SerialNumber.String()
 	}
 	log.await(t, "identity updated")
+	svid, err := s.GetX509SVID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, err := s.Expires(); err != nil || end != svid.Certificates[0].NotAfter || !end.After(time.Now()) {
+		t.Errorf("Expires = %v, %v, want %v", end, err, svid.Certificates[0].NotAfter)
+	}
 	old := serial()
 	if err := agent.Rotate(); err != nil {
 		t.Fatal(err)
