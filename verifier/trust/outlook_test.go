@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 		}, "role threshold"},
 		{"the evaluation is too old", func(s *scene, _ statement.ID) { s.now = s.now.Add(90 * day) }, "max-age threshold"},
 		{"it fails", func(s *scene, r statement.ID) { s.evaluated(r, "tester", trust.Failed, 0) }, "test-failed threshold"},
-		{"the policy expires", func(s *scene, _ statement.ID) { s.now = s.policy.Expires() }, "expired"},
+		{"the policy expires", func(s *scene, _ statement.ID) { s.now = s.policy.Expires() }, "expired max-age"},
 		{"the publication expires", func(s *scene, _ statement.ID) { s.now = s.now.Add(50 * day) }, "expired threshold"},
 		{"all is withheld", func(s *scene, _ statement.ID) { s.set = nil }, "threshold"},
 		{"its weights are not by their role", func(s *scene, _ statement.ID) {
