@@ -7,6 +7,7 @@ require (
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
 	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do
+	github.com/google/certificate-transparency-go v1.3.3 // the certificate log of the Sigstore instance in tests
 	github.com/hanwen/go-fuse/v2 v2.12.1 // files that misbehave, in tests
 	github.com/klauspost/cpuid/v2 v2.4.2 // whether the processor has the SHA instructions, which x/sys/cpu does not tell
 	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
@@ -15,8 +16,10 @@ require (
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested as users type them
 	github.com/secure-systems-lab/go-securesystemslib v0.11.0 // the DSSE pre-authentication encoding
+	github.com/sigstore/protobuf-specs v0.5.1 // the shape of bundles and log entries that sigstore-go verifies
+	github.com/sigstore/rekor-tiles/v2 v2.3.0 // a transparency log of version 2 in tests
 	github.com/sigstore/sigstore v1.10.8 // keys, their encrypted forms, and signatures over them
-	github.com/sigstore/sigstore-go v1.3.0 // the reference for Sigstore bundles, held against ours in tests; keyless verification later
+	github.com/sigstore/sigstore-go v1.3.0 // verifies keyless signatures, and is the reference for our bundles in tests
 	github.com/sigstore/timestamp-authority/v2 v2.1.3 // verifies RFC 3161 timestamps
 	github.com/spf13/cobra v1.10.2 // the command tree, help and completion
 	github.com/spf13/pflag v1.0.10 // flag names with underscores, as model_signing takes them
@@ -31,6 +34,7 @@ require (
 	go.opentelemetry.io/proto/otlp v1.11.0 // a collector in tests
 	go.yaml.in/yaml/v3 v3.0.6 // configuration and policy files, strictly read, all errors at once
 	golang.org/x/crypto v0.57.0 // BLAKE2b
+	golang.org/x/mod v0.41.0 // signed notes, for checkpoints of that log in tests
 	golang.org/x/sync v0.23.0 // errgroup
 	golang.org/x/sys v0.48.0 // memfd, seals, Landlock's kernel interface
 	golang.org/x/term v0.46.0 // progress bars on terminals only
@@ -75,13 +79,14 @@ require (
 	github.com/go-openapi/swag/yamlutils v0.28.0 // indirect
 	github.com/go-openapi/validate v0.26.1 // indirect
 	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
-	github.com/google/certificate-transparency-go v1.3.3 // indirect
 	github.com/google/go-containerregistry v0.21.7 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
 	github.com/in-toto/attestation v1.2.0 // indirect
 	github.com/in-toto/in-toto-golang v0.11.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/jedisct1/go-minisign v0.0.0-20211028175153-1c139d1cc84b // indirect
+	github.com/letsencrypt/boulder v0.20260309.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/oklog/ulid/v2 v2.1.1 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
@@ -89,18 +94,18 @@ require (
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
+	github.com/sassoftware/relic v7.2.1+incompatible // indirect
 	github.com/shibumi/go-pathspec v1.3.0 // indirect
-	github.com/sigstore/protobuf-specs v0.5.1 // indirect
 	github.com/sigstore/rekor v1.5.3 // indirect
-	github.com/sigstore/rekor-tiles/v2 v2.3.0 // indirect
+	github.com/theupdateframework/go-tuf v0.7.0 // indirect
 	github.com/theupdateframework/go-tuf/v2 v2.4.2 // indirect
+	github.com/titanous/rocacheck v0.0.0-20171023193734-afe73141d399 // indirect
 	github.com/transparency-dev/formats v0.1.1 // indirect
 	github.com/transparency-dev/merkle v0.0.2 // indirect
 	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
-	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.49.0 // indirect

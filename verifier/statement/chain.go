@@ -123,10 +123,16 @@ const (
 	CodeSigning Purpose = iota
 	// SVID is that of a SPIFFE workload (X509-SVID sections 2 and 4).
 	SVID
+	// Keyless is that of who holds an [Account]: a certificate for code signing, issued for some minutes by Sigstore.
+	Keyless
 )
 
-// PurposeOf returns SVID for a certificate that carries a SPIFFE ID, CodeSigning for any other.
+// PurposeOf returns Keyless for a certificate that names the issuer of an account, SVID for one that carries a SPIFFE ID,
+// CodeSigning for any other.
 func PurposeOf(leaf *x509.Certificate) Purpose {
+	if isKeyless(leaf) {
+		return Keyless
+	}
 	if slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return strings.EqualFold(u.Scheme, "spiffe") }) {
 		return SVID
 	}
@@ -157,6 +163,11 @@ func (p Purpose) Check(leaf *x509.Certificate) error {
 		}
 		if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageCodeSigning) {
 			errs = append(errs, errors.New("the leaf's extended key usage lacks codeSigning"))
+		}
+	}
+	if p == Keyless {
+		if _, err := AccountOf(leaf); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if _, err := hashFor(leaf.PublicKey); err != nil {

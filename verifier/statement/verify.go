@@ -21,6 +21,15 @@ func (s *Signed) VerifyKey(pub crypto.PublicKey) error {
 	return s.verify(pub)
 }
 
+// VerifyLeaf returns nil if the key in the certificate that the bundle shows signed exactly this payload. Whoever makes a
+// certificate passes: it is the first half of the proof, and who issued the certificate is the other.
+func (s *Signed) VerifyLeaf() error {
+	if len(s.certificates) == 0 {
+		return fmt.Errorf("%w: signed by a bare key, not under a certificate", ErrSignature)
+	}
+	return s.verify(s.certificates[0].PublicKey)
+}
+
 func (s *Signed) verify(pub crypto.PublicKey) error {
 	hash, err := hashFor(pub)
 	if err != nil {
