@@ -17,6 +17,9 @@ type Anchor struct {
 	// Public are keys the site holds itself. They grant nothing by being here: each is used only to check the
 	// signature of a pinned key whose id it has. A policy usually brings these keys itself.
 	Public []crypto.PublicKey
+	// Keyless makes the verifier of a Sigstore instance from its trusted root. It is handed in, since it stands on more
+	// than the decision may. Where it is nil, what accounts signed counts for nothing.
+	Keyless func(trustedRoot []byte) (Keyless, error)
 }
 
 // Accept returns the policy in the bundles, one bundle for each signer over identical bytes, if those signed it who may
@@ -26,6 +29,17 @@ type Anchor struct {
 // is signed by the threshold of root members of both: of last, which is the policy accepted before, and of its own. A
 // policy without a role root leaves the root to the pinned keys. current and last are nil where none was ever accepted.
 func (a Anchor) Accept(bundles []*statement.Signed, current *Floor, last *Policy) (*Policy, error) {
+	p, err := a.accept(bundles, current, last)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.attach(a.Keyless); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return p, nil
+}
+
+func (a Anchor) accept(bundles []*statement.Signed, current *Floor, last *Policy) (*Policy, error) {
 	pinned := slices.Compact(slices.Sorted(slices.Values(a.Keys)))
 	switch {
 	case len(pinned) == 0:

@@ -21,7 +21,7 @@ type row struct {
 // TestDecide has complete cases and, beside each, one thing broken per row.
 func TestDecide(t *testing.T) {
 	tests := slices.Concat(completeRows, signatureRows, roleRows, thresholdRows, separationRows, scopeRows, expiredRows, epochRows, lifecycleRows, unknownRows, withdrawnRows, modeRows,
-		evaluationRows, rollbackRows, withdrawalRows, certificateRows, trustedTimeRows, svidRows, adapterRows)
+		evaluationRows, rollbackRows, withdrawalRows, certificateRows, trustedTimeRows, svidRows, adapterRows, accountRows)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

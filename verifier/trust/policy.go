@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
@@ -26,9 +28,11 @@ type Document struct {
 	RootKeys []string `json:"rootKeys,omitempty"`
 	// TimestampAuthorities are PEM certificates of the RFC 3161 authorities whose word on when something was signed
 	// counts: roots, and others that help to build their chains.
-	TimestampAuthorities []string                `json:"timestampAuthorities,omitempty"`
-	Roles                map[string]Role         `json:"roles"`
-	Channels             map[string]ChannelRules `json:"channels"`
+	TimestampAuthorities []string `json:"timestampAuthorities,omitempty"`
+	// TrustedRoots describe Sigstore instances, each under its name; see [TrustedRootID].
+	TrustedRoots map[statement.ID]jsontext.Value `json:"trustedRoots,omitempty"`
+	Roles        map[string]Role                 `json:"roles"`
+	Channels     map[string]ChannelRules         `json:"channels"`
 }
 
 // An Identity is one person or machine. All of its keys and certificates are one identity.
@@ -40,7 +44,20 @@ type Identity struct {
 	Certificate string   `json:"certificate,omitempty"`
 	SPIFFE      string   `json:"spiffe,omitempty"`
 	Roots       []string `json:"roots,omitempty"`
-	State       State    `json:"state,omitzero"`
+	// Sigstore is the account that the identity signs with, without keys of its own.
+	Sigstore Sigstore `json:"sigstore,omitzero"`
+	State    State    `json:"state,omitzero"`
+}
+
+// A Sigstore is an account, and the trusted root of the instance that issues certificates to it.
+type Sigstore struct {
+	Issuer      string       `json:"issuer"`
+	Subject     string       `json:"subject"`
+	TrustedRoot statement.ID `json:"trustedRoot"`
+}
+
+func (s Sigstore) account() statement.Account {
+	return statement.Account{Issuer: s.Issuer, Subject: s.Subject}
 }
 
 // name is what stands in the certificates that the identity signs under.
@@ -120,6 +137,7 @@ type Policy struct {
 	keys        map[statement.KeyID]*key
 	hints       map[string]*key     // every spelling of a bundle's hint to the key it names
 	subjects    map[string]*subject // by the name in their certificates
+	accounts    map[statement.Account]*account
 	roots       []crypto.PublicKey
 	authorities []*x509.Certificate // for the time
 }
@@ -161,12 +179,15 @@ func ParsePolicy(s *statement.Signed) (*Policy, error) {
 	if _, got := s.Subject(); got != want {
 		return nil, fmt.Errorf("policy: %w: its subject is not the SHA-256 of its predicate", ErrMalformed)
 	}
-	p := &Policy{doc: d, digest: s.ID(), keys: map[statement.KeyID]*key{}, hints: map[string]*key{}, subjects: map[string]*subject{}}
+	p := &Policy{doc: d, digest: s.ID(), keys: map[statement.KeyID]*key{}, hints: map[string]*key{}, subjects: map[string]*subject{}, accounts: map[statement.Account]*account{}}
 	for name, identity := range d.Identities {
 		for _, text := range identity.Keys {
 			if err := p.addKey(name, text); err != nil {
 				return nil, fmt.Errorf("policy: %w", err)
 			}
+		}
+		if identity.Sigstore != (Sigstore{}) {
+			p.accounts[identity.Sigstore.account()] = &account{identity: name, root: identity.Sigstore.TrustedRoot}
 		}
 		if identity.name() == "" {
 			continue

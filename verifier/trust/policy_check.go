@@ -70,17 +70,18 @@ func (d Document) Check() error {
 // checkIdentities also makes sure that no key belongs to two identities: who signed would not be decided, and one
 // person could count as two.
 func (d Document) checkIdentities(bad *problems) {
-	owner, holder := map[statement.KeyID]string{}, map[string]string{}
+	owner, holder, users := map[statement.KeyID]string{}, map[string]string{}, map[statement.Account]string{}
 	for _, name := range slices.Sorted(maps.Keys(d.Identities)) {
 		identity, path := d.Identities[name], "identities."+name
 		if err := checkName(name); err != nil {
 			bad.add(path, "%v", err)
 		}
-		if len(identity.Keys) > maxKeys || len(identity.Keys) == 0 && identity.name() == "" {
-			bad.add(path+".keys", "has %d keys, want 1 to %d, or a certificate or SPIFFE ID", len(identity.Keys), maxKeys)
+		if len(identity.Keys) > maxKeys || len(identity.Keys) == 0 && identity.name() == "" && identity.Sigstore == (Sigstore{}) {
+			bad.add(path+".keys", "has %d keys, want 1 to %d, or a certificate, a SPIFFE ID or a Sigstore account", len(identity.Keys), maxKeys)
 			continue
 		}
 		identity.checkCertificate(bad, path)
+		d.checkAccount(bad, name, users)
 		if other := holder[identity.name()]; other != "" {
 			bad.add(path, "%q is the name of %s already", identity.name(), other)
 		} else if identity.name() != "" {
@@ -102,6 +103,7 @@ func (d Document) checkIdentities(bad *problems) {
 		bad.add("rootKeys", "is not sorted")
 	}
 	checkCertificates(bad, "timestampAuthorities", d.TimestampAuthorities)
+	d.checkTrustedRoots(bad)
 }
 
 // checkCertificate checks the X.509 side of an identity.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
@@ -31,6 +33,27 @@ func TestNewPolicy(t *testing.T) {
 	root, leaf := trust.CertificatePEM(ca.Root.Raw), trust.CertificatePEM(ca.Issue("dave", nil).Raw)
 	under := func(name string, roots ...string) trust.Identity {
 		return trust.Identity{Certificate: name, Roots: roots}
+	}
+	instance, text, err := trust.TrustedRootID([]byte(`{"any": "object"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := func(name string, change func(*trust.Identity)) func(*trust.Document) {
+		return func(d *trust.Document) {
+			i := trust.Identity{Sigstore: trust.Sigstore{Issuer: "https://accounts.example", Subject: name, TrustedRoot: instance}}
+			if change != nil {
+				change(&i)
+			}
+			d.Identities[name], d.TrustedRoots = i, map[statement.ID]jsontext.Value{instance: text}
+		}
+	}
+	long := `{"":"` + strings.Repeat("x", 1<<20) + `"}`
+	rooted := func(text string) func(*trust.Document) {
+		return func(d *trust.Document) {
+			id := idOf([]byte(text))
+			account("dave", func(i *trust.Identity) { i.Sigstore.TrustedRoot = id })(d)
+			d.TrustedRoots = map[statement.ID]jsontext.Value{id: jsontext.Value(text)}
+		}
 	}
 	tests := []struct {
 		name string
@@ -75,6 +98,38 @@ func TestNewPolicy(t *testing.T) {
 		{"SPIFFE ID of a trust domain", identity("dave", trust.Identity{SPIFFE: "spiffe://bank.example", Roots: []string{root}}), "identities.dave.spiffe"},
 		{"SPIFFE ID that is none", identity("dave", trust.Identity{SPIFFE: "bank.example/dave", Roots: []string{root}}), "identities.dave.spiffe"},
 		{"SPIFFE ID and certificate", identity("dave", trust.Identity{Certificate: "CN=dave", SPIFFE: "spiffe://bank.example/dave", Roots: []string{root}}), "identities.dave.spiffe"},
+		{"account", account("dave", nil), ""},
+		{"account and key", account("dave", func(i *trust.Identity) { i.Keys = []string{s.PublicPEM("dave")} }), ""},
+		{"account and certificate", account("dave", func(i *trust.Identity) { i.Certificate, i.Roots = "CN=dave", []string{root} }), "identities.dave.sigstore"},
+		{"account and SPIFFE ID", account("dave", func(i *trust.Identity) { i.SPIFFE, i.Roots = "spiffe://bank.example/dave", []string{root} }), "identities.dave.sigstore"},
+		{"account without issuer", account("dave", func(i *trust.Identity) { i.Sigstore.Issuer = "" }), "identities.dave.sigstore.issuer"},
+		{"account without subject", account("dave", func(i *trust.Identity) { i.Sigstore.Subject = "" }), "identities.dave.sigstore.subject"},
+		{"account with a subject that can't be shown", account("dave", func(i *trust.Identity) { i.Sigstore.Subject = "dave\x1b" }), "identities.dave.sigstore.subject"},
+		{"account without trusted root", account("dave", func(i *trust.Identity) { i.Sigstore.TrustedRoot = "" }), "identities.dave.sigstore.trustedRoot"},
+		{"account of two identities", func(d *trust.Document) {
+			account("dave", nil)(d)
+			d.Identities["erin"] = d.Identities["dave"]
+		}, "identities.erin.sigstore"},
+		{"account of two identities at two instances", func(d *trust.Document) {
+			account("dave", nil)(d)
+			id, text, err := trust.TrustedRootID([]byte(`{"another":"instance"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			erin := d.Identities["dave"]
+			erin.Sigstore.TrustedRoot = id
+			d.Identities["erin"], d.TrustedRoots[id] = erin, text
+		}, "identities.erin.sigstore"},
+		{"trusted root of nobody", func(d *trust.Document) {
+			account("dave", nil)(d)
+			delete(d.Identities, "dave")
+		}, "trustedRoots." + string(instance)},
+		{"trusted root under another name", func(d *trust.Document) {
+			account("dave", nil)(d)
+			d.TrustedRoots[instance] = jsontext.Value(`{"another":"instance"}`)
+		}, "trustedRoots." + string(instance)},
+		{"trusted root that is no object", rooted(`"instance"`), "trustedRoots." + string(idOf([]byte(`"instance"`)))},
+		{"trusted root that is too long", rooted(long), "trustedRoots." + string(idOf([]byte(long)))},
 		{"root member without a key", func(d *trust.Document) {
 			d.Identities["dave"] = under("CN=dave", root)
 			d.Roles["root"] = trust.Role{Members: []string{"alice", "dave"}}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/weighbridge/weighbridge/verifier/keyless/keylesstest"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
@@ -33,6 +34,7 @@ type scene struct {
 	floor  trust.Floor
 	ca     *trusttest.CA            // of those who sign under certificates
 	tsa    *trusttest.TimeAuthority // of the policy
+	issuer *keylesstest.Instance    // of accounts
 }
 
 func newScene(t *testing.T, edit func(*scene)) *scene {

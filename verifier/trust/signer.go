@@ -27,7 +27,7 @@ type signature struct {
 	key      statement.KeyID
 	spans    []statement.Validity // of the certificate; none: a bare key, which does not expire
 	svid     bool                 // the certificate is an SVID
-	at       time.Time            // by a trusted authority; zero: nobody says
+	at       time.Time            // by a trusted authority or log; zero: nobody says
 }
 
 // before reports whether a trusted time says that the signature is older than t.
@@ -48,16 +48,19 @@ func compareSignatures(a, b signature) int {
 // signer verifies the bundle's signature by what the policy knows. It returns the rule that is broken and why, if any is;
 // who is whom that is about, if anyone.
 func (p *Policy) signer(s *statement.Signed) (sig signature, rule, who, why string) {
-	if s.Material() == statement.MaterialKey {
+	switch {
+	case s.Material() == statement.MaterialKey:
 		sig, rule, why = p.keySigner(s)
-	} else {
+	case statement.PurposeOf(s.Certificates()[0]) == statement.Keyless:
+		sig, rule, why = p.accountSigner(s)
+	default:
 		sig, rule, why = p.chainSigner(s)
 	}
 	if rule != "" {
 		return sig, rule, "", why
 	}
 	state := p.doc.Identities[sig.identity].State
-	if len(sig.spans) > 0 || !state.Active() {
+	if sig.at.IsZero() && (len(sig.spans) > 0 || !state.Active()) {
 		sig.at = p.trustedTime(s)
 	}
 	if sig.svid && kindOf[s.PredicateType()] == kindWeights {

@@ -83,8 +83,9 @@ const (
 // A Signing is how a payload is signed.
 type Signing struct {
 	Account statement.Account
-	At      time.Time // when: the certificate is valid from a minute before on
-	Rekor   int       // version of the log; 0: 1
+	Key     *ecdsa.PrivateKey // nil: a new one
+	At      time.Time         // when: the certificate is valid from a minute before on
+	Rekor   int               // version of the log; 0: 1
 	Without []Part
 	Stamped time.Time                 // by the time authority; zero: At
 	CA, CT  *Instance                 // who issues the certificate, and whose log promises it; nil: this one
@@ -104,7 +105,10 @@ func (s Signing) has(p Part) bool {
 // Sign returns a bundle over the payload, as one line.
 func (i *Instance) Sign(payload []byte, s Signing) []byte {
 	i.t.Helper()
-	key := newKey(i.t)
+	key := s.Key
+	if key == nil {
+		key = newKey(i.t)
+	}
 	leaf := i.Issue(key.Public(), s)
 	sum := sha256.Sum256(dsse.PAE(statement.PayloadType, payload))
 	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
@@ -212,6 +216,11 @@ func (i *Instance) stampOf(hash crypto.Hash, sum []byte, nonce *big.Int, at time
 		SerialNumber: big.NewInt(3), Policy: asn1.ObjectIdentifier{1, 2, 3}, AddTSACertificate: true,
 	}
 	return ts.CreateResponseWithOpts(i.tsa, i.stamp, crypto.SHA256)
+}
+
+// Authorities returns the certificates that lead from what the instance issues to its root.
+func (i *Instance) Authorities() []*x509.Certificate {
+	return []*x509.Certificate{i.intermediate, i.root}
 }
 
 // TrustedRoot returns the JSON by which the instance is trusted.

@@ -58,6 +58,9 @@ type World struct {
 	Statements string // the statements directory
 	PolicyFile string // the signed policy, once there is one
 
+	// Keyless is what [World.Anchor] verifies Sigstore accounts with; nil: nothing.
+	Keyless func(trustedRoot []byte) (trust.Keyless, error)
+
 	t    testing.TB
 	keys map[string]*ecdsa.PrivateKey
 }
@@ -203,7 +206,7 @@ func (w *World) SignPolicy(edit func(*trust.Document)) *trust.Policy {
 // Anchor pins the keys of alice and bob, both of them.
 func (w *World) Anchor() trust.Anchor {
 	w.t.Helper()
-	return trust.Anchor{Keys: []statement.KeyID{w.KeyID(Alice), w.KeyID(Bob)}, Threshold: 2}
+	return trust.Anchor{Keys: []statement.KeyID{w.KeyID(Alice), w.KeyID(Bob)}, Threshold: 2, Keyless: w.Keyless}
 }
 
 // SignModel signs the weights at path, a file or a directory, as the trainer, and writes the signature where a gateway
