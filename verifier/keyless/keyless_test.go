@@ -5,8 +5,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"net"
+	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -260,3 +265,48 @@ func TestNew(t *testing.T) {
 		}
 	}
 }
+
+// TestOffline verifies where there is no network: in a namespace without one, with a client that fails the test.
+func TestOffline(t *testing.T) {
+	const inside = "WEIGHBRIDGE_TEST_OFFLINE"
+	if os.Getenv(inside) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOffline$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.EPERM) {
+			t.Skip("this machine lets nobody make a network namespace")
+		}
+		if err != nil || !strings.Contains(string(out), "--- PASS: TestOffline") {
+			t.Errorf("in a namespace without a network: %v\n%s", err, out)
+		}
+		return
+	}
+	if c, err := net.Dial("udp", "192.0.2.1:53"); err == nil {
+		c.Close()
+		t.Fatal("there is a network")
+	}
+	http.DefaultTransport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		t.Errorf("asked for %s", r.URL)
+		return nil, errors.ErrUnsupported
+	})
+	instance := keylesstest.New(t)
+	v, err := keyless.New(instance.TrustedRoot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []keylesstest.Signing{signing(nil), version2(), without(keylesstest.Entry), without(keylesstest.SCT)} {
+		_, err := v.Verify(instance.Signed(payload(t, "approved"), s), carol)
+		if (err == nil) != (len(s.Without) == 0) {
+			t.Errorf("without %q: Verify = %v", s.Without, err)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -81,8 +81,8 @@ func (p *Policy) accountSigner(s *statement.Signed) (sig signature, rule, why st
 // TrustedRootID returns the name of a Sigstore trusted root in a policy, and its canonical JSON, of which the name is the
 // SHA-256.
 func TrustedRootID(trustedRoot []byte) (statement.ID, jsontext.Value, error) {
-	if len(trustedRoot) > maxTrustedRoot {
-		return "", nil, fmt.Errorf("trusted root: %d bytes are more than %d", len(trustedRoot), maxTrustedRoot)
+	if len(trustedRoot) > MaxTrustedRoot {
+		return "", nil, fmt.Errorf("trusted root: %d bytes are more than %d", len(trustedRoot), MaxTrustedRoot)
 	}
 	text := jsontext.Value(slices.Clone(trustedRoot))
 	if err := text.Canonicalize(); err != nil {

@@ -12,7 +12,7 @@ const (
 	maxKeys           = 64 // keys of one identity
 	maxRoots          = 64 // trusted certificates of one identity, or for the time
 	maxTrustedRoots   = 64
-	maxTrustedRoot    = 1 << 20 // bytes of the description of a Sigstore instance; the public one has 7 KiB
+	MaxTrustedRoot    = 1 << 20 // bytes of the description of a Sigstore instance; the public one has 7 KiB
 	maxRoles          = 256
 	maxChannels       = 1024
 	maxTests          = 4096    // tests that an evaluation or a requirement names

@@ -136,6 +136,7 @@ func makeVectors(t *testing.T) ([]vector, map[string][]byte) {
 	m.evaluation(release)
 	m.withdrawal(release, weights)
 	m.policy()
+	m.accounts()
 	m.envelope(release)
 	return m.index, m.files
 }
