@@ -141,7 +141,7 @@ func (o *decideFlags) accept(ctx context.Context, s streams, what string) (in in
 }
 
 func (o *decideFlags) anchor() (trust.Anchor, error) {
-	a := trust.Anchor{Threshold: o.threshold}
+	a := trust.Anchor{Threshold: o.threshold, Keyless: newKeyless}
 	for _, root := range o.roots {
 		if strings.HasPrefix(root, "sha256:") {
 			id, err := statement.ParseKeyID(root)

@@ -215,7 +215,7 @@ const maxCertificateFile = 4 << 20 // bytes of a PEM file: a system's whole set 
 
 // modelSigner names who signed weights, in the JSON of model sign and model verify.
 type modelSigner struct {
-	Kind     string `json:"kind"` // key or certificate
+	Kind     string `json:"kind"` // key, certificate or sigstore
 	Identity string `json:"identity"`
 	KeyID    string `json:"keyId,omitempty"`
 	Subject  string `json:"subject,omitempty"`

@@ -32,7 +32,7 @@ type modelVerifyFlags struct {
 func newModelVerifyCmd(s streams) *cobra.Command {
 	var f modelVerifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify PATH --signature SIG (--public-key PEM | --certificate-chain PEM...)",
+		Use:   "verify PATH --signature SIG (--public-key PEM | --certificate-chain PEM... | --identity ID --identity-provider ISSUER --trusted-root FILE)",
 		Short: "Verify that a model's files are the signed ones",
 		Long: `Verify a signature and that the files of a model are exactly the signed ones. Every problem is reported: each file
 that is missing or not listed, and each altered file or shard with its byte range and digests.
@@ -42,9 +42,14 @@ chain. The signer's certificate must be an end entity for code signing, and the 
 --verification-time: now, a time such as 2030-01-01T00:00:00Z, or the time that a trusted authority
 (--timestamp-authority) put on the signature.
 
+--identity is whom a Sigstore instance issued the certificate to, for the --identity-provider, both compared exactly. All
+that verifies it is in --trusted-root and in the bundle: certificate, log entry and time. Nothing is fetched.
+
 Symbolic links are followed only if the signer did and --allow-symlinks is given.`,
 		Example: `  weighbridge model verify ./model --signature ./model.sig --public-key trainer.pub
-  weighbridge model verify ./model --signature ./model.sig --certificate-chain root.crt --json`,
+  weighbridge model verify ./model --signature ./model.sig --certificate-chain root.crt --json
+  weighbridge model verify ./model --signature ./model.sig --identity carol@bank.example \
+    --identity-provider https://accounts.example --trusted-root trusted_root.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, s, args[0]) },
 	}
@@ -54,9 +59,9 @@ Symbolic links are followed only if the signer did and --allow-symlinks is given
 	flags.StringArrayVar(&f.chain, "certificate-chain", nil, "trusted certificates (PEM, repeatable)")
 	flags.StringVar(&f.at, "verification-time", "now", "when the certificates must have been valid: now, a time, or timestamp")
 	flags.StringArrayVar(&f.authorities, "timestamp-authority", nil, "trusted certificates (PEM) of RFC 3161 authorities (repeatable)")
-	flags.StringVar(&f.identity, "identity", "", "keyless: the signer's identity (not in this version)")
-	flags.StringVar(&f.provider, "identity-provider", "", "keyless: who vouches for the identity (not in this version)")
-	flags.StringVar(&f.trustedRoot, "trusted-root", "", "keyless: trusted root file (not in this version)")
+	flags.StringVar(&f.identity, "identity", "", "keyless: the signer's identity, exactly")
+	flags.StringVar(&f.provider, "identity-provider", "", "keyless: the issuer that vouches for the identity, exactly")
+	flags.StringVar(&f.trustedRoot, "trusted-root", "", "keyless: trusted_root.json of the Sigstore instance")
 	flags.StringVar(&f.trustedCfg, "trust-config", "", "keyless: trust configuration (not in this version)")
 	flags.BoolVar(&f.unsigned, "ignore-unsigned-files", false, "accept files that the signature does not list")
 	flags.BoolVar(&f.noUnsigned, "no-ignore-unsigned-files", false, "the same as --ignore-unsigned-files=false")
@@ -75,6 +80,7 @@ type modelTrust struct {
 	roots       []*x509.Certificate
 	at          time.Time // zero: by timestamp
 	authorities []*x509.Certificate
+	account     *modelAccount
 }
 
 func (f *modelVerifyFlags) run(cmd *cobra.Command, s streams, path string) error {
@@ -174,13 +180,12 @@ func (f *modelVerifyFlags) refuse(s streams, path string, err error) error {
 
 // trust reads the keys and certificates that the flags name.
 func (f *modelVerifyFlags) trust() (t modelTrust, err error) {
-	if f.identity != "" || f.provider != "" || f.trustedRoot != "" || f.trustedCfg != "" {
-		return t, withHint(errors.New("keyless signatures (--identity, --identity-provider, --trusted-root) are not supported by this version yet"),
-			"verify with --public-key or --certificate-chain")
+	if t.account, err = f.account(); err != nil || t.account != nil {
+		return t, err
 	}
 	switch {
 	case (f.publicKey == "") == (len(f.chain) == 0):
-		return t, withHint(errors.New("want either --public-key or --certificate-chain"), "who must have signed: name the key, or the roots of the certificate")
+		return t, withHint(errors.New("want either --public-key or --certificate-chain, or --identity"), "who must have signed: name the key, the roots of the certificate, or the account")
 	case f.publicKey != "" && (f.at != "now" || f.authorities != nil):
 		return t, errors.New("--verification-time and --timestamp-authority are for certificates, a bare key has no validity")
 	case f.at == "timestamp" && f.authorities == nil:
@@ -230,6 +235,9 @@ func (t *modelTrust) check(signed *statement.Signed) (modelSigner, error) {
 		}
 		return keyModelSigner(t.key)
 	}
+	if t.account != nil {
+		return t.account.check(signed)
+	}
 	if signed.Material() != statement.MaterialChain {
 		return modelSigner{}, fmt.Errorf("%w: the bundle holds no X.509 chain", statement.ErrSignature)
 	}
@@ -243,9 +251,16 @@ func (t *modelTrust) check(signed *statement.Signed) (modelSigner, error) {
 	if err := signed.VerifyChain(t.roots, at); err != nil {
 		return modelSigner{}, err
 	}
-	leaf := signed.Certificates()[0]
-	if _, ok := leaf.PublicKey.(*ecdsa.PublicKey); !ok {
-		return modelSigner{}, errWeightsKey
+	if err := weightsLeaf(signed); err != nil {
+		return modelSigner{}, err
 	}
-	return certificateModelSigner(leaf), nil
+	return certificateModelSigner(signed.Certificates()[0]), nil
+}
+
+// weightsLeaf returns nil if the certificate is for a key that signs weights.
+func weightsLeaf(signed *statement.Signed) error {
+	if _, ok := signed.Certificates()[0].PublicKey.(*ecdsa.PublicKey); !ok {
+		return errWeightsKey
+	}
+	return nil
 }

@@ -70,7 +70,7 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 
 // anchorOf is what the site pins.
 func anchorOf(t configs.Trust) (trust.Anchor, error) {
-	anchor := trust.Anchor{Threshold: int(t.Root.Threshold)}
+	anchor := trust.Anchor{Threshold: int(t.Root.Threshold), Keyless: newKeyless}
 	for _, key := range t.Root.Keys {
 		id, err := statement.ParseKeyID(key)
 		if err != nil {

@@ -286,6 +286,9 @@ func (p shownPolicy) print(out io.Writer) error {
 		if name := cmp.Or(identity.Certificate, identity.SPIFFE); name != "" {
 			fmt.Fprintf(&b, "    certificates of %s from %d trusted certificates\n", name, len(identity.Roots))
 		}
+		if s := identity.Sigstore; s != (trust.Sigstore{}) {
+			fmt.Fprintf(&b, "    Sigstore account %s of %s by the trusted root %s\n", s.Subject, s.Issuer, s.TrustedRoot)
+		}
 	}
 	if n := len(p.TimestampAuthorities); n > 0 {
 		fmt.Fprintf(&b, "time by authorities under %d trusted certificates\n", n)

@@ -42,9 +42,10 @@ type identityFile struct {
 	SPIFFE      string   `yaml:"spiffe"` // the ID of its SVIDs; roots are those of its trust domain
 	Roots       []string `yaml:"roots"`
 
-	// Kinds of identity of later versions.
-	Sigstore    yaml.Node `yaml:"sigstore"`
-	TrustedRoot yaml.Node `yaml:"trustedRoot"`
+	// Sigstore is the account that the identity signs with, and TrustedRoot the trusted_root.json of the instance that
+	// issues its certificates.
+	Sigstore    *sigstoreFile `yaml:"sigstore"`
+	TrustedRoot string        `yaml:"trustedRoot"`
 }
 
 type roleFile struct {
@@ -96,7 +97,9 @@ func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document
 	doc.TimestampAuthorities = f.certificates("timestampAuthorities", p.TimestampAuthorities)
 	beside := keysBeside(path, known)
 	for name, identity := range p.Identities {
-		doc.Identities[name] = f.identity("identities."+name, identity, beside)
+		one := f.identity("identities."+name, identity, beside)
+		one.Sigstore = f.account("identities."+name, identity, &doc)
+		doc.Identities[name] = one
 	}
 	for name, role := range p.Roles {
 		doc.Roles[name] = trust.Role{Members: role.Members, Threshold: f.count("roles."+name+".threshold", role.Threshold)}
@@ -115,14 +118,6 @@ func loadPolicyFile(path, what string, known []crypto.PublicKey) (trust.Document
 
 // identity reads one identity; whatever is wrong with it is among the file's problems.
 func (f *yamlFile) identity(path string, in identityFile, beside map[statement.KeyID]crypto.PublicKey) trust.Identity {
-	for _, later := range []struct {
-		key  string
-		node yaml.Node
-	}{{"sigstore", in.Sigstore}, {"trustedRoot", in.TrustedRoot}} {
-		if !later.node.IsZero() {
-			f.add(path+"."+later.key, "this version knows identities by keys, certificates and SPIFFE IDs; %s is not in it yet", later.key)
-		}
-	}
 	out := trust.Identity{State: f.state(path+".state", in.State)}
 	out.SPIFFE = in.SPIFFE
 	out.Certificate, out.Roots = f.certificate(path, in)
