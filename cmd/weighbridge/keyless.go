@@ -107,5 +107,5 @@ func (a *modelAccount) check(signed *statement.Signed) (modelSigner, error) {
 	if err := weightsLeaf(signed); err != nil {
 		return modelSigner{}, err
 	}
-	return modelSigner{Kind: "sigstore", Identity: a.Subject, Issuer: a.Issuer}, nil
+	return accountModelSigner(a.Account), nil
 }

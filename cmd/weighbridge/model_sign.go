@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weighbridge/weighbridge/verifier"
+	"github.com/weighbridge/weighbridge/verifier/keyless"
 	"github.com/weighbridge/weighbridge/verifier/oms"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
@@ -20,6 +21,7 @@ const hintAbove = 1_000_000_000 // bytes
 type modelSignFlags struct {
 	signature, key, password, certificate, timestamp string
 	chain                                            []string
+	account                                          accountFlags
 	scope                                            modelScope
 	method                                           modelMethod
 	json, quiet                                      bool
@@ -28,15 +30,20 @@ type modelSignFlags struct {
 func newModelSignCmd(s streams) *cobra.Command {
 	var f modelSignFlags
 	cmd := &cobra.Command{
-		Use:   "sign PATH --signature OUT --private-key KEY",
+		Use:   "sign PATH --signature OUT (--private-key KEY | --identity-token FILE --signing-config FILE --trusted-root FILE)",
 		Short: "Sign a model's files",
 		Long: `Sign the digests of all files of a model. The default, whole files and SHA-256, is what every verifier reads.
 
 The signature file itself is not signed when it lies in the model. Symbolic links are refused unless --allow-symlinks
-signs what they lead to.`,
+signs what they lead to.
+
+With --signing-config the signature is made with a Sigstore account, for whoever the identity token names: the services
+in that file issue a certificate for a key that is used once, log the signature and put a time on it.`,
 		Example: `  weighbridge model sign ./model --signature ./model.sig --private-key trainer.key
   weighbridge model sign ./model --signature ./model.sig --private-key leaf.key \
-    --signing-certificate leaf.crt --certificate-chain intermediate.crt`,
+    --signing-certificate leaf.crt --certificate-chain intermediate.crt
+  weighbridge model sign ./model --signature ./model.sig --identity-token token \
+    --signing-config signing_config.json --trusted-root trusted_root.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, s, args[0]) },
 	}
@@ -49,12 +56,11 @@ signs what they lead to.`,
 	flags.StringVar(&f.timestamp, "timestamp-url", "", "RFC 3161 authority to get a trusted time from")
 	flags.BoolVar(&f.json, "json", false, "print one JSON document")
 	flags.BoolVar(&f.quiet, "quiet", false, "print nothing when all is well")
+	f.account.register(flags)
 	f.scope.register(flags)
 	f.method.register(cmd)
-	for _, name := range []string{"signature", "private-key"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic("model sign: internal error: " + err.Error())
-		}
+	if err := cmd.MarkFlagRequired("signature"); err != nil {
+		panic("model sign: internal error: " + err.Error())
 	}
 	return cmd
 }
@@ -91,6 +97,9 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	if err != nil {
 		return err
 	}
+	if account, ok := signer.(*keyless.Signer); ok {
+		who = accountModelSigner(account.Account()) // which the services say
+	}
 	if err := store.WriteFile(f.signature, bundle, 0o644); err != nil {
 		return fmt.Errorf("write signature: %w", err)
 	}
@@ -117,8 +126,17 @@ func (f *modelSignFlags) run(cmd *cobra.Command, s streams, path string) error {
 	return err
 }
 
-// signer loads the key and, if given, the certificates to sign with.
-func (f *modelSignFlags) signer(s streams) (*statement.Signer, modelSigner, error) {
+// signer loads the key and, if given, the certificates to sign with, or what it takes to sign with an account.
+func (f *modelSignFlags) signer(s streams) (bundler, modelSigner, error) {
+	switch {
+	case f.account.given() && (f.key != "" || f.certificate != "" || len(f.chain) > 0 || f.timestamp != ""):
+		return nil, modelSigner{}, errors.New("--private-key, certificates and --timestamp-url are not for signing with a Sigstore account")
+	case f.account.given():
+		signer, err := f.account.signer()
+		return signer, modelSigner{}, err
+	case f.key == "":
+		return nil, modelSigner{}, errors.New("--private-key is required, or --identity-token, --signing-config and --trusted-root")
+	}
 	key, err := f.privateKey()
 	if err != nil {
 		return nil, modelSigner{}, err

@@ -55,7 +55,7 @@ release. A field that this version can't enforce is refused. Prints the release 
 				return err
 			}
 			for _, w := range release.signed {
-				if w.statement.VerifyKey(signer.Public()) != nil {
+				if key, ok := signer.(*statement.Signer); ok && w.statement.VerifyKey(key.Public()) != nil {
 					fmt.Fprintf(s.err, "weighbridge: another key signed %s; a channel serves this release only if its policy gives that key to an identity of its weights rule\n", w)
 				}
 			}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +25,7 @@ type signFlags struct {
 	certificate string
 	chain       []string
 	timestamp   string // URL
+	account     accountFlags
 	server      string
 	json        bool
 }
@@ -37,26 +37,36 @@ func (o *signFlags) add(s streams, cmd *cobra.Command) {
 		return refusedJSON(s.out, o.json, map[string]any{}, run(cmd, args))
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.key, "key", "", "private key to sign with (required)")
+	f.StringVar(&o.key, "key", "", "private key to sign with (required, unless with a Sigstore account)")
 	f.StringVar(&o.password, "password", "", "file that holds the password of an encrypted private key")
 	f.StringVar(&o.out, "out", "", "file to write the statement to")
 	f.StringVar(&o.statements, "statements", "", "statements directory, to write to (without --out) and to look in")
 	f.StringVar(&o.certificate, "certificate", "", "PEM certificate of --key: sign as an X.509 identity")
 	f.StringArrayVar(&o.chain, "certificate-chain", nil, "PEM certificates that lead from --certificate to a root; may be repeated")
 	f.StringVar(&o.timestamp, "timestamp-url", "", "RFC 3161 authority to get a trusted time from; an SVID's statements count with one only")
+	o.account.register(f)
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.StringVar(&o.server, "server", "", "submit to a gateway by its control socket")
 }
 
 // signer checks the flags and reads the key.
-func (o *signFlags) signer(s streams, what string) (*statement.Signer, error) {
+func (o *signFlags) signer(s streams, what string) (bundler, error) {
 	switch {
+	case o.account.given() && (o.key != "" || o.certificate != "" || len(o.chain) > 0 || o.timestamp != ""):
+		return nil, fmt.Errorf("%s: --key, certificates and --timestamp-url are not for signing with a Sigstore account", what)
 	case o.certificate == "" && len(o.chain) > 0:
 		return nil, fmt.Errorf("%s: --certificate-chain needs --certificate", what)
-	case o.key == "":
+	case o.key == "" && !o.account.given():
 		return nil, fmt.Errorf("%s: --key is required", what)
 	case o.out == "" && o.statements == "" && o.server == "":
 		return nil, fmt.Errorf("%s: one of --out, --statements and --server is required", what)
+	}
+	if o.account.given() {
+		signer, err := o.account.signer()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		return signer, nil
 	}
 	key, err := readSigningKey(o.key, o.password)
 	if err != nil {
@@ -95,7 +105,7 @@ func newSigner(s streams, key crypto.Signer, certificate string, more []string) 
 
 // sign signs the payload, writes the statement, whole or not at all, or submits it, and prints its id. A file that holds
 // this statement by this key already is left as it is; any other is never replaced.
-func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer, payload []byte) error {
+func (o *signFlags) sign(s streams, what, kind string, signer bundler, payload []byte) error {
 	bundle, err := signer.Sign(payload)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -113,7 +123,7 @@ func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer,
 			return tellSubmitted(s, res, false, o.json)
 		}
 	}
-	path, err := o.file(kind, signed.ID(), signer)
+	path, err := o.file(kind, signed, signer)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -133,25 +143,24 @@ func (o *signFlags) sign(s streams, what, kind string, signer *statement.Signer,
 	return err
 }
 
-// file is where a statement goes. In a statements directory its name is its kind, id and key: two approvers may sign the
+// file is where a statement goes. In a statements directory its name is its kind, id and signer: two approvers may sign the
 // very same statement.
-func (o *signFlags) file(kind string, id statement.ID, signer *statement.Signer) (string, error) {
+func (o *signFlags) file(kind string, signed *statement.Signed, signer bundler) (string, error) {
 	if o.out != "" {
 		return o.out, nil
 	}
-	keyID, err := statement.KeyIDOf(signer.Public())
+	name, err := mark(signer, signed)
 	if err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(o.statements, 0o755); err != nil {
 		return "", err
 	}
-	key := strings.TrimPrefix(string(keyID), "sha256:")
-	return filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, id.Hex(), key)), nil
+	return filepath.Join(o.statements, fmt.Sprintf("%s-%.16s-%.8s.json", kind, signed.ID().Hex(), name)), nil
 }
 
 // holds reports whether a file holds a statement by a signer; it is an error if the file holds anything else.
-func holds(path string, id statement.ID, signer *statement.Signer) (bool, error) {
+func holds(path string, id statement.ID, signer bundler) (bool, error) {
 	data, err := store.ReadFile(path, statement.MaxBundle)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
