@@ -21,13 +21,15 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
-// Token returns an identity token for an account. It is not signed: the instance believes everyone.
+// Token returns an identity token for an account, which any client takes for one. Its signature is none: the instance
+// believes everyone.
 func Token(a statement.Account) string {
-	claims, err := json.Marshal(map[string]any{"iss": a.Issuer, "email": a.Subject, "email_verified": true})
+	claims, err := json.Marshal(map[string]any{"iss": a.Issuer, "email": a.Subject, "email_verified": true, "aud": "sigstore"})
 	if err != nil {
 		panic("keylesstest: internal error: " + err.Error())
 	}
-	return "e30." + base64.RawURLEncoding.EncodeToString(claims) + "."
+	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`))
+	return header + "." + base64.RawURLEncoding.EncodeToString(claims) + ".AAAA"
 }
 
 // Serve serves the instance over HTTP until the test ends, and returns the signing config by which it is found. It has a
