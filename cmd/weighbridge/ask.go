@@ -74,7 +74,7 @@ func (o *decideFlags) onlyServer() error {
 		given bool
 	}{
 		{"--policy", o.policy != ""},
-		{"--statements", o.statements != ""},
+		{"--statements", len(o.statements) > 0},
 		{"--floor", o.floor != ""},
 	} {
 		if f.given {

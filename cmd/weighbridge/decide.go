@@ -22,7 +22,7 @@ type decideFlags struct {
 	policy     string
 	roots      []string
 	threshold  int
-	statements string
+	statements []string
 	floor      string
 	at         string
 	server     string
@@ -33,7 +33,7 @@ func (o *decideFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.policy, "policy", "", "signed policy (required without --server)")
 	f.StringArrayVar(&o.roots, "root", nil, "pinned root keys: PEM files or key ids (required without --server)")
 	f.IntVar(&o.threshold, "root-threshold", 0, "how many of the root keys must have signed (default: all given)")
-	f.StringVar(&o.statements, "statements", "", "statements directory (required without --server)")
+	f.StringArrayVar(&o.statements, "statements", nil, "statements directory; may be repeated (required without --server)")
 	f.StringVar(&o.floor, "floor", "", "floor file of a gateway's state (default: nothing was accepted before)")
 	f.StringVar(&o.at, "at", atNow, "time to decide at: now, which is the gateway's with --server, or RFC 3339")
 	// No default, and none from the environment: without the flag nothing is dialled.
@@ -59,6 +59,7 @@ func (o *decideFlags) moreRoots(args []string) error {
 type decided struct {
 	trust.Decision
 	policy *trust.Policy
+	bad    []store.Problem
 }
 
 // inputs are what a decision is made of.
@@ -66,6 +67,7 @@ type inputs struct {
 	policy *trust.Policy
 	floor  trust.Floor
 	set    []*statement.Signed
+	bad    []store.Problem // what lies among the statements and is none
 	now    time.Time
 }
 
@@ -79,7 +81,7 @@ func (o *decideFlags) decide(ctx context.Context, s streams, what string) (decid
 	if err != nil {
 		return decided{}, err
 	}
-	return decided{in.decide(in.policy), in.policy}, nil
+	return decided{in.decide(in.policy), in.policy, in.bad}, nil
 }
 
 // read reads the inputs. Files in the statements directory that are no statements are reported and change nothing else.
@@ -91,17 +93,22 @@ func (o *decideFlags) read(ctx context.Context, s streams, what string) (inputs,
 	if err != nil {
 		return in, err
 	}
-	if o.statements == "" {
+	if len(o.statements) == 0 {
 		return in, withHint(fmt.Errorf("%s: --statements is required", what), bothWays)
 	}
-	set, bad, err := store.ReadStatements([]string{o.statements})
-	if err != nil {
+	if in.set, in.bad, err = store.ReadStatements(o.statements); err != nil {
 		return in, fmt.Errorf("%s: %w", what, err)
 	}
-	for _, problem := range bad {
-		fmt.Fprintf(s.err, "weighbridge: %s: %v (skipped)\n", problem.File, problem.Err)
+	for _, problem := range in.bad {
+		fmt.Fprintf(s.err, "weighbridge: %s: %v (skipped)\n", printable(problem.File), problem.Err)
 	}
-	in.set = set
+	if o.floor != "" { // beside a floor lie the withdrawals that it counts
+		kept, err := store.KeptWithdrawals(filepath.Dir(o.floor))
+		if err != nil {
+			return in, fmt.Errorf("%s: %w", what, err)
+		}
+		in.set = append(in.set, kept...)
+	}
 	return in, nil
 }
 
@@ -189,7 +196,7 @@ as there. With --root the policy does too; without it, it is the gateway's word.
 			}
 			d, err := o.decide(cmd.Context(), s, "decide")
 			if err != nil {
-				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
+				return o.refusedPolicy(s, asJSON, channels, err)
 			}
 			if len(channels) == 0 {
 				channels = d.policy.Channels()
@@ -213,7 +220,13 @@ as there. With --root the policy does too; without it, it is the gateway's word.
 func (d decided) only(channels []string) trust.Decision {
 	out := trust.Decision{Channels: map[string]trust.Channel{}}
 	for _, name := range channels {
-		out.Channels[name] = d.Channels[name]
+		c, known := d.Channels[name]
+		for _, problem := range d.bad {
+			if known && errors.Is(problem.Err, statement.ErrMalformed) {
+				c.Reasons = append(c.Reasons, malformed(problem))
+			}
+		}
+		out.Channels[name] = c
 	}
 	return out
 }
@@ -230,7 +243,10 @@ func tellDecision(s streams, d trust.Decision, quiet bool) error {
 			for _, p := range c.Pending {
 				fmt.Fprintf(s.err, "weighbridge: %s: epoch %d is pending: %s\n", name, p.Epoch, texts(p.Missing))
 			}
-			if len(c.Missing) > 0 {
+			switch {
+			case c.Fallback:
+				fmt.Fprintf(s.err, "weighbridge: %s: an older release serves, what is newer no longer counts: %s\n", name, texts(c.Missing))
+			case len(c.Missing) > 0:
 				fmt.Fprintf(s.err, "weighbridge: %s: served in mode warn: %s\n", name, texts(c.Missing))
 			}
 			continue

@@ -29,7 +29,7 @@ weighbridge decide, and so is the exit status: 1 if the channel serves nothing.`
 			}
 			d, err := o.decide(cmd.Context(), s, "explain")
 			if err != nil {
-				return refusedJSON(s.out, asJSON, map[string]any{"channels": map[string]any{}}, err)
+				return o.refusedPolicy(s, asJSON, []string{name}, err)
 			}
 			shown := d.only([]string{name})
 			if asJSON {

@@ -5,13 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
 
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/gateway/control"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -42,7 +42,7 @@ func (m mailbox) Submit(_ context.Context, bundles []*statement.Signed, dryRun b
 	case len(bundles):
 		return m.replacePolicy(bundles, dryRun)
 	}
-	return before, after, errors.New("a policy is submitted alone: its bundles, and nothing else")
+	return before, after, control.ErrMixed
 }
 
 // keep writes statements, each whole or not at all. One that is there already is written over by itself.

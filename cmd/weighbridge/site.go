@@ -45,6 +45,11 @@ func readSite(path string) (*site, error) {
 	if in.set, _, err = store.ReadStatements(cfg.Trust.Statements); err != nil {
 		return nil, fmt.Errorf("trust.statements: %w", err)
 	}
+	kept, err := store.KeptWithdrawals(cfg.Trust.State)
+	if err != nil {
+		return nil, fmt.Errorf("trust.state: %w", err)
+	}
+	in.set = append(in.set, kept...)
 	switch bundles, err := readPolicyBundles(cfg.Trust.Policy); {
 	case errors.Is(err, fs.ErrNotExist):
 		in.policy = in.accepted

@@ -117,6 +117,7 @@ type memoryStatus struct {
 type gatewayStatus struct {
 	Channels map[string]channelStatus `json:"channels"`
 	Memory   memoryStatus             `json:"memory"`
+	Problems []string                 `json:"problems"` // that are no channel's
 }
 
 func newStatusCmd(s streams) *cobra.Command {
@@ -174,6 +175,11 @@ func printStatus(s streams, g gatewayStatus, asJSON bool) error {
 	}
 	m := g.Memory
 	fmt.Fprintf(s.out, "memory for weights: %s of %s in use, %s warm\n", humanize.IBytes(uint64(m.InUse)), humanize.IBytes(uint64(m.Limit)), humanize.IBytes(uint64(m.Warm)))
+	for _, problem := range g.Problems {
+		if _, err := fmt.Fprintf(s.out, "problem: %s\n", problem); err != nil {
+			return err
+		}
+	}
 	for _, hint := range append(endHints(g.Channels, time.Now()), m.Hints...) {
 		fmt.Fprintf(s.out, "hint: %s\n", hint)
 	}
@@ -232,6 +238,7 @@ func askStatus(ctx context.Context, server string) (gatewayStatus, error) {
 			HugePages: m.GetHugePages(), Swap: m.GetSwap(), Hints: append([]string{}, m.GetHints()...),
 		},
 	}
+	g.Problems = append([]string{}, res.GetProblems()...)
 	for name, ch := range res.GetChannels() {
 		g.Channels[name] = statusOf(ch)
 	}

@@ -87,10 +87,13 @@ func tellSubmitted(s streams, res *controlv1.SubmitResponse, dryRun, asJSON bool
 		channels[name] = changed{c.GetBefore(), c.GetAfter(), c.GetWhy()}
 	}
 	if asJSON {
-		return printJSON(s.out, map[string]any{"statements": res.GetStatements(), "dryRun": dryRun, "channels": channels})
+		return printJSON(s.out, map[string]any{"statements": res.GetStatements(), "dryRun": dryRun, "channels": channels, "notes": append([]string{}, res.GetNotes()...)})
 	}
-	for _, id := range res.GetStatements() {
+	for _, id := range distinct(res.GetStatements()) { // a policy is one, however many have signed it
 		fmt.Fprintln(s.out, id)
+	}
+	for _, note := range res.GetNotes() {
+		fmt.Fprintf(s.err, "weighbridge: %s\n", note)
 	}
 	would := "serves"
 	if dryRun {

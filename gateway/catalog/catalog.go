@@ -68,13 +68,16 @@ type Catalog struct {
 
 	channels atomic.Pointer[map[string]*channel] // immutable once published
 	shown    atomic.Pointer[Inputs]              // what Run works with
+	unread   atomic.Pointer[string]              // why directories of statements can't be read
 
 	// Owned by Run.
 	inputs  Inputs
 	files   store.Statements
-	set     []*statement.Signed // as last read
-	ledger  *trust.Ledger       // of the policy in inputs
-	told    map[string]string   // what is wrong with each bad file, as logged
+	set     []*statement.Signed        // as last read
+	ledger  *trust.Ledger              // of the policy in inputs
+	told    map[string]string          // what is wrong with each bad file, as logged
+	kept    map[*statement.Signed]bool // withdrawals that the state keeps
+	next    time.Time                  // when something ends on which a decision rests; zero: nothing does
 	last    map[string]trust.Channel
 	unsaved bool // a withdrawal may be in the floor and yet not be durable
 	active  sync.WaitGroup
@@ -96,7 +99,7 @@ func New(cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, last: map[string]trust.Channel{}}
+	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, kept: map[*statement.Signed]bool{}, last: map[string]trust.Channel{}}
 	c.channels.Store(&map[string]*channel{})
 	if err := c.observe(cfg.Meter); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
@@ -148,7 +151,23 @@ func (c *Catalog) follow(ctx context.Context, in Inputs) (next *Inputs) {
 		case in := <-c.updates:
 			return &in
 		case <-changed:
+		case <-c.ends():
 		}
+	}
+}
+
+// ends fires when the next thing ends on which a decision rests.
+func (c *Catalog) ends() <-chan time.Time {
+	if c.next.IsZero() {
+		return nil
+	}
+	return time.After(max(c.next.Sub(c.cfg.Now()), time.Millisecond))
+}
+
+// endsAt notes when something ends that has not yet.
+func (c *Catalog) endsAt(at, now time.Time) {
+	if at.After(now) && (c.next.IsZero() || at.Before(c.next)) {
+		c.next = at
 	}
 }
 
@@ -175,12 +194,9 @@ func (c *Catalog) publishChannels(ctx context.Context) {
 // decide reads the statements and tells each channel what it should serve. Statements that can't be read now were
 // read before: what they decided stands, apart from what has expired since.
 func (c *Catalog) decide() {
-	set, bad, err := c.files.Read(c.inputs.Statements)
-	if err != nil {
-		bad = append(bad, store.Problem{File: strings.Join(c.inputs.Statements, " "), Err: err})
-	} else {
-		c.set = set
-	}
+	set, bad, err := c.files.Read(c.sources(c.inputs))
+	c.set = set // without what can't be read now and never was
+	c.tellUnread(err)
 	c.tell(bad)
 	now := c.cfg.Now()
 	c.keepTime(now)
@@ -188,6 +204,10 @@ func (c *Catalog) decide() {
 	floor := c.cfg.State.Floor()
 	decision := c.inputs.decide(c.ledger, floor, now)
 	c.keepWithdrawals(decision, now)
+	c.next = time.Time{}
+	if most := c.inputs.Lease.MaxStaleness; most > 0 {
+		c.endsAt(floor.Heard.Add(most+time.Second), now) // a lease has run out only after its last moment
+	}
 	for name, ch := range *c.channels.Load() {
 		d, known := decision.Channels[name]
 		t := target{policy: c.inputs.Policy, weights: c.inputs.Weights, ends: c.ledger.Ends(name, d), refused: c.ledger.Refusals(name, d, floor)}
@@ -195,11 +215,39 @@ func (c *Catalog) decide() {
 			d.Reasons = append(d.Reasons, trust.Reason{Rule: trust.RuleScope, Why: "the trust policy knows no such channel"})
 			t.refused = []string{trust.RuleScope}
 		}
+		for _, end := range t.ends {
+			c.endsAt(end.At, now)
+		}
 		t.decision = d
 		c.logDecision(name, d)
 		ch.decided.Store(&t)
 		ch.want(t)
 	}
+}
+
+// sources are the directories that statements come from: those that are watched, and the state's own, which withdrawals
+// never leave.
+func (c *Catalog) sources(in Inputs) []string {
+	return append(in.Statements[:len(in.Statements):len(in.Statements)], c.cfg.State.WithdrawnDir())
+}
+
+// tellUnread tells of directories that can't be read, once for as long as it stays so. What they held counts still.
+func (c *Catalog) tellUnread(err error) {
+	was, text := c.unread.Load(), ""
+	if err != nil {
+		text = err.Error()
+	}
+	if c.unread.Store(&text); err != nil && (was == nil || *was != text) {
+		c.cfg.Log.Error("directories of statements can't be read; what they held when they were read last still counts", "err", err)
+	}
+}
+
+// Problems are what an operator should know that is no channel's: a line each.
+func (c *Catalog) Problems() []string {
+	if text := c.unread.Load(); text != nil && *text != "" {
+		return strings.Split(*text, "\n")
+	}
+	return nil
 }
 
 // maxTold bounds what is logged about one file, which anyone may have written.
@@ -236,6 +284,9 @@ func (c *Catalog) keepTime(now time.Time) {
 // long as the statements are there it is tried again.
 func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
 	changed := false
+	if err := c.keepStatements(decision); err != nil {
+		c.cfg.Log.Error("a withdrawal was not kept; it holds for as long as its statement is there", "err", err)
+	}
 	withdraw := func(f trust.Floor) trust.Floor {
 		for _, name := range slices.Sorted(maps.Keys(decision.Channels)) {
 			var more bool
@@ -253,6 +304,25 @@ func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
 		return
 	}
 	c.cfg.Log.Info("withdrawals recorded", "withdrawn", len(c.cfg.State.Floor().Withdrawn))
+}
+
+// keepStatements copies the withdrawals that count into the state, before the floor counts them.
+func (c *Catalog) keepStatements(decision trust.Decision) error {
+	count := map[statement.ID]bool{}
+	for _, d := range decision.Channels {
+		for _, r := range d.Reasons {
+			count[r.Statement] = count[r.Statement] || r.Rule == trust.RuleWithdrawn && r.Counted
+		}
+	}
+	var errs []error
+	for _, s := range c.set {
+		if count[s.ID()] && !c.kept[s] {
+			err := c.cfg.State.KeepWithdrawal(s)
+			c.kept[s] = err == nil
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // logDecision logs a channel's decision when it differs from the last.
@@ -360,10 +430,7 @@ func (c *Catalog) Preview(more []*statement.Signed, policy *trust.Policy) (befor
 	if in == nil {
 		return before, after, ErrNotRunning
 	}
-	set, _, err := store.ReadStatements(in.Statements)
-	if err != nil {
-		return before, after, err
-	}
+	set, _, _ := new(store.Statements).Read(c.sources(*in)) // of what can be read now: it is a preview
 	if policy == nil {
 		policy = in.Policy
 	}

@@ -40,7 +40,7 @@ func (c *Catalog) Snapshot() (Snapshot, error) {
 		if s.Policy, err = c.cfg.State.Policy(); err != nil {
 			return Snapshot{}, fmt.Errorf("read the accepted policy: %w", err)
 		}
-		if s.Statements, _, err = store.ReadStatements(in.Statements); err != nil {
+		if s.Statements, _, err = store.ReadStatements(c.sources(*in)); err != nil {
 			return Snapshot{}, err
 		}
 		s.Time = c.cfg.Now()

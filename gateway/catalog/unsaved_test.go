@@ -51,7 +51,7 @@ func TestWithdrawalIsSavedAgain(t *testing.T) {
 		}
 		return slices.Contains(floor.Withdrawn, want)
 	}
-	const syncsDirectory = 6 // after the file is made, written, given its mode, synced and renamed
+	const syncsDirectory = 12 // of the floor, after its file is made, written, given its mode, synced and renamed, as that of the statement was before
 	disk.Arm(crashtest.Fault{At: syncsDirectory, Errno: unix.EIO, Rest: true})
 	s.Withdraw(trusttest.Bob, want.Release)
 	s.until("the withdrawal in the floor", func(catalog.Status) bool { return slices.Contains(state.Floor().Withdrawn, want) })

@@ -32,6 +32,7 @@ type Catalog interface {
 	Status() map[string]catalog.Status
 	Policy() *trust.Policy // nil before there is one
 	Memory() seal.Usage
+	Problems() []string
 	Snapshot() (catalog.Snapshot, error)
 }
 
@@ -104,7 +105,7 @@ func (s *server) Status(_ context.Context, req *controlv1.StatusRequest) (*contr
 	if p := s.catalog.Policy(); p != nil {
 		res.Policy = &controlv1.Policy{Version: p.Version(), Digest: string(p.Digest()), Expires: timestamppb.New(p.Expires())}
 	}
-	res.Memory = s.memory()
+	res.Memory, res.Problems = s.memory(), s.catalog.Problems()
 	for name, ch := range s.catalog.Status() {
 		if asked(req.GetChannels(), name) {
 			res.Channels[name] = channel(ch)

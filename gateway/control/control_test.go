@@ -36,6 +36,8 @@ func (fixed) Status() map[string]catalog.Status {
 
 func (fixed) Snapshot() (catalog.Snapshot, error) { return catalog.Snapshot{}, catalog.ErrNotRunning }
 
+func (fixed) Problems() []string { return []string{"a directory is away"} }
+
 func (fixed) Memory() seal.Usage { return seal.Usage{Limit: 8, InUse: 4, Warm: 2} }
 
 // nobody refuses what is submitted, and says what it was.
@@ -97,6 +99,9 @@ func TestStatus(t *testing.T) {
 	if got := all.GetPolicy(); got.GetDigest() != string(policy.Digest()) || got.GetVersion() != 1 {
 		t.Errorf("policy = %v, want version 1 of %s", got, policy.Digest())
 	}
+	if p := all.GetProblems(); len(p) != 1 || p[0] != "a directory is away" {
+		t.Errorf("problems = %q, want the catalog's", p)
+	}
 	if m := all.GetMemory(); m.GetLimit() != 8 || m.GetInUse() != 4 || m.GetWarm() != 2 || m.GetHugePages() != seal.HugePages() {
 		t.Errorf("memory = %v, want what the catalog and the kernel say", m)
 	}
@@ -120,7 +125,7 @@ func TestStatus(t *testing.T) {
 		{&controlv1.SubmitRequest{}, codes.InvalidArgument},
 		{&controlv1.SubmitRequest{Bundles: make([][]byte, 1001)}, codes.InvalidArgument},
 		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle, []byte("{}")}}, codes.InvalidArgument},
-		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle}}, codes.FailedPrecondition},
+		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle}}, codes.Internal},
 		{&controlv1.SubmitRequest{Bundles: [][]byte{bundle}, DryRun: true}, codes.OK},
 	} {
 		res, err := client.Submit(ctx, tt.req)

@@ -65,7 +65,8 @@ func TestInputs(t *testing.T) {
 	w := trusttest.New(t)
 	// As large as the policy file and the floor file may be: they travel in one message.
 	policy := bytes.Repeat([]byte(" "), statement.MaxBundle)
-	floor := trust.Floor{PolicyVersion: 3, PolicyDigest: "sha256:p", Withdrawn: []trust.Withdrawn{{Weights: strings.Repeat("w", 16<<20-1000)}}}
+	digest := "sha256:" + strings.Repeat("0", 64)
+	floor := trust.Floor{PolicyVersion: 3, PolicyDigest: statement.ID(digest), Withdrawn: slices.Repeat([]trust.Withdrawn{{Weights: digest}}, 170_000)}
 	// Larger than what gRPC takes by itself.
 	large, err := statement.New("urn:test", "", strings.Repeat("0", 64), map[string]string{"shards": strings.Repeat("s", 6<<20)})
 	if err != nil {

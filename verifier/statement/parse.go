@@ -134,34 +134,66 @@ func Parse(bundle []byte) (*Signed, error) {
 }
 
 // ParseLines reads bundles as JSON Lines, the form of a statement with several signers; a file that holds one bundle
-// over several lines is accepted too.
+// over several lines is accepted too. One bundle that is not well-formed spoils them all.
 func ParseLines(data []byte) ([]*Signed, error) {
-	if len(data) > MaxBundle {
-		return nil, malformed("file of %d bytes is longer than %d", len(data), MaxBundle)
-	}
-	var all []*Signed
-	dec := jsontext.NewDecoder(bytes.NewReader(data))
-	for {
-		value, err := dec.ReadValue()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, malformed("bundle %d: %w", len(all)+1, err)
-		}
-		if len(all) == MaxLines {
-			return nil, malformed("more than %d bundles", MaxLines)
-		}
-		s, err := Parse(value)
-		if err != nil {
-			return nil, fmt.Errorf("bundle %d: %w", len(all)+1, err)
-		}
-		all = append(all, s)
-	}
-	if len(all) == 0 {
+	all, bad := ParseEach(data)
+	switch {
+	case len(bad) > 0:
+		return nil, bad[0]
+	case len(all) == 0:
 		return nil, malformed("no bundle in it")
 	}
 	return all, nil
+}
+
+// A BadLine is a bundle among others that is not well-formed.
+type BadLine struct {
+	Number    int // from 1
+	Statement ID  // that it would hold, "" if it can't be told; it says nothing about what is in it
+	Err       error
+}
+
+func (b *BadLine) Error() string { return fmt.Sprintf("bundle %d: %v", b.Number, b.Err) }
+func (b *BadLine) Unwrap() error { return b.Err }
+
+// ParseEach reads the bundles that are well-formed, and tells of each that is not: nobody can take a statement away by
+// putting something else beside it.
+func ParseEach(data []byte) (all []*Signed, bad []*BadLine) {
+	if len(data) > MaxBundle {
+		return nil, []*BadLine{{1, "", malformed("file of %d bytes is longer than %d", len(data), MaxBundle)}}
+	}
+	// What is wrong within a value is for Parse to say; here it only matters where one ends.
+	dec := jsontext.NewDecoder(bytes.NewReader(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	for n := 1; ; n++ {
+		value, err := dec.ReadValue()
+		switch {
+		case errors.Is(err, io.EOF):
+			return all, bad
+		case err != nil:
+			return all, append(bad, &BadLine{n, "", malformed("%w", err)})
+		case n > MaxLines:
+			return all, append(bad, &BadLine{n, "", malformed("more than %d bundles", MaxLines)})
+		}
+		if s, err := Parse(value); err != nil {
+			bad = append(bad, &BadLine{n, claimedID(value), err})
+		} else {
+			all = append(all, s)
+		}
+	}
+}
+
+// claimedID returns the id of whatever payload a bundle has, "" if it has none.
+func claimedID(bundle []byte) ID {
+	var w struct {
+		Envelope struct {
+			Payload []byte `json:"payload"`
+		} `json:"dsseEnvelope"`
+	}
+	err := json.Unmarshal(bundle, &w, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if err != nil || len(w.Envelope.Payload) == 0 {
+		return ""
+	}
+	return idOf(w.Envelope.Payload)
 }
 
 // setMaterial takes the one signer that the bundle names; the field is a oneof.

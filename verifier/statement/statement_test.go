@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -302,6 +303,41 @@ func TestParseLines(t *testing.T) {
 	} {
 		if _, err := statement.ParseLines(data); !errors.Is(err, statement.ErrMalformed) {
 			t.Errorf("ParseLines(%s) = %v, want %v", name, err, statement.ErrMalformed)
+		}
+	}
+}
+
+// TestParseEach: what is not well-formed takes nothing away from what lies beside it, and says what it would be.
+func TestParseEach(t *testing.T) {
+	key := newKey(t, elliptic.P256())
+	good := sign(t, key, newPayload(t))
+	one, err := statement.Parse(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice := bytes.Replace(good, []byte(`"signatures":[`), []byte(`"signatures":[{"sig":"AAAA"},`), 1)
+	for name, tt := range map[string]struct {
+		data string
+		all  int
+		bad  []statement.ID
+	}{
+		"good alone":         {string(good), 1, nil},
+		"after a second":     {string(twice) + string(good), 1, []statement.ID{one.ID()}},
+		"before one":         {string(good) + string(twice), 1, []statement.ID{one.ID()}},
+		"beside a duplicate": {`{"a":1,"a":2}` + "\n" + string(good), 1, []statement.ID{""}},
+		"before junk":        {string(good) + "}", 1, []statement.ID{""}},
+		"nothing":            {" ", 0, nil},
+	} {
+		all, bad := statement.ParseEach([]byte(tt.data))
+		var ids []statement.ID
+		for _, b := range bad {
+			ids = append(ids, b.Statement)
+			if !errors.Is(b, statement.ErrMalformed) {
+				t.Errorf("%s: %v, want %v", name, b, statement.ErrMalformed)
+			}
+		}
+		if len(all) != tt.all || !slices.Equal(ids, tt.bad) {
+			t.Errorf("%s: ParseEach = %d, %q, want %d, %q", name, len(all), ids, tt.all, tt.bad)
 		}
 	}
 }

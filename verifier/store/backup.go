@@ -20,6 +20,8 @@ type backup struct {
 	Format int       `json:"format"`
 	Floor  floorFile `json:"floor"`
 	Policy []byte    `json:"policy"` // bundles, as JSON Lines
+
+	Withdrawals [][]byte `json:"withdrawals,omitempty"` // bundles
 }
 
 // Backup writes what a state directory remembers into one file, whole or not at all. The gateway may run meanwhile.
@@ -33,7 +35,16 @@ func Backup(dir, file string) error {
 	if err != nil && (floor.PolicyVersion > 0 || !errors.Is(err, fs.ErrNotExist)) {
 		return fmt.Errorf("back up state: %w", err)
 	}
-	data, err := json.Marshal(backup{floorFormat, floorFile{floorFormat, floor}, policy}, json.Deterministic(true))
+	// After the floor: what it counts was kept before.
+	kept, err := KeptWithdrawals(dir)
+	if err != nil {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	b := backup{Format: floorFormat, Floor: floorFile{floorFormat, floor}, Policy: policy}
+	for _, w := range kept {
+		b.Withdrawals = append(b.Withdrawals, w.Bundle())
+	}
+	data, err := json.Marshal(b, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("back up state: %w", err)
 	}
@@ -46,7 +57,7 @@ func Backup(dir, file string) error {
 // Restore makes a state directory from a backup. A state that is there is replaced only by one that remembers no less,
 // and never while a gateway runs on it.
 func Restore(file, dir string) error {
-	data, err := ReadFile(file, maxFloorFile+2*statement.MaxBundle)
+	data, err := ReadFile(file, maxBackup)
 	if err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
@@ -79,7 +90,16 @@ func Restore(file, dir string) error {
 			return fmt.Errorf("restore state: %s: %w", dir, ErrOlder)
 		}
 	}
-	// The policy first: a floor never names one that is not there.
+	// The floor last: it never names a policy, or counts a withdrawal, that is not there.
+	for _, bundle := range b.Withdrawals {
+		w, err := statement.Parse(bundle)
+		if err == nil {
+			err = errors.Join(makeDir(WithdrawnDir(dir)), keepWithdrawal(dir, w.ID(), w.Bundle()))
+		}
+		if err != nil {
+			return fmt.Errorf("restore state: withdrawal: %w", err)
+		}
+	}
 	if floor.PolicyVersion > 0 {
 		if err := WriteFile(filepath.Join(dir, fmt.Sprintf(policyName, floor.PolicyVersion)), b.Policy, 0o600); err != nil {
 			return fmt.Errorf("restore state: %w", err)

@@ -108,7 +108,7 @@ func TestLaterFormat(t *testing.T) {
 
 // TestFloorOfFormatOne: a floor of a version that knew no leases begins one when it was last saved.
 func TestFloorOfFormatOne(t *testing.T) {
-	floor, err := store.ParseFloor([]byte(`{"format":1,"policyVersion":1,"policyDigest":"sha256:p","timeHighWater":"2026-06-01T12:00:00Z","withdrawn":[],"channels":{}}`))
+	floor, err := store.ParseFloor([]byte(`{"format":1,"policyVersion":1,"policyDigest":"sha256:` + strings.Repeat("0", 64) + `","timeHighWater":"2026-06-01T12:00:00Z","withdrawn":[],"channels":{}}`))
 	if err != nil || floor.Heard.IsZero() || !floor.Heard.Equal(floor.TimeHighWater) {
 		t.Errorf("ParseFloor = %+v, %v, want heard at the high-water mark", floor, err)
 	}

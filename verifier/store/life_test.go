@@ -121,6 +121,7 @@ func newLife(dir string, p policies) *life {
 		l.raise("accept epoch 1", publish(1, first.Policy)),
 		l.backup(),
 		l.restore(), // where there is nothing
+		l.keepWithdrawal(first.bundles),
 		l.raise("withdraw", withdraw),
 		l.keep(2, second.bundles),
 		l.raise("accept policy 2", func(f trust.Floor) trust.Floor { return f.AcceptPolicy(second.Policy, at(3)) }),
@@ -188,6 +189,17 @@ func (l *life) raise(name string, raise func(trust.Floor) trust.Floor) step {
 	}}
 }
 
+// keepWithdrawal keeps a statement; any will do, since the state does not ask what it says.
+func (l *life) keepWithdrawal(bundles []byte) step {
+	return step{"keep the withdrawal", func() error {
+		all, err := statement.ParseLines(bundles)
+		if err := errors.Join(err, l.open()); err != nil {
+			return err
+		}
+		return l.state.KeepWithdrawal(all[0])
+	}, func(m memory) memory { return m }}
+}
+
 func (l *life) backup() step {
 	return step{"back up", func() error { return store.Backup(l.stateDir(), l.backupFile()) },
 		func(m memory) memory { m.backup = m.state; return m }}
@@ -242,9 +254,15 @@ func lookState(dir string, p policies) (*trust.Floor, error) {
 	case !bytes.Equal(policy, p[floor.PolicyVersion-1].bundles) || floor.PolicyDigest != p[floor.PolicyVersion-1].Digest():
 		return nil, errors.New("the policy is not the one that the floor names")
 	}
+	switch kept, err := store.KeptWithdrawals(dir); {
+	case err != nil:
+		return nil, err
+	case len(floor.Withdrawn) > len(kept):
+		return nil, errors.New("a withdrawal counts that is not kept")
+	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		known := []string{"floor.json", "lock", "policy-1.jsonl", "policy-2.jsonl"}
+		known := []string{"floor.json", "lock", "policy-1.jsonl", "policy-2.jsonl", "withdrawn"}
 		if !slices.Contains(known, e.Name()) && !strings.HasPrefix(e.Name(), ".") {
 			return nil, errors.New("nobody knows " + e.Name())
 		}

@@ -6,4 +6,5 @@ const (
 	maxStatementFiles = 100_000  // per directory
 	maxWeightEntries  = 100_000  // per directory
 	maxFloorFile      = 16 << 20 // bytes
+	maxBackup         = 1 << 30  // bytes
 )

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +23,7 @@ const FloorName = "floor.json"
 // Other names in it.
 const (
 	policyName = "policy-%d.jsonl" // by version, so that none is lost before the floor names the next
+	withdrawn  = "withdrawn"       // a directory of statements
 	lockName   = "lock"
 )
 
@@ -70,6 +73,9 @@ func OpenState(dir string) (*State, error) {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	floor, err := ReadFloor(filepath.Join(dir, FloorName))
+	if err == nil {
+		err = makeDir(WithdrawnDir(dir))
+	}
 	if err == nil {
 		err = syncDir(dir) // who wrote it may have been killed before that: what is believed now must not be lost later
 	}
@@ -140,6 +146,38 @@ func AcceptedPolicy(dir string, floor trust.Floor) ([]byte, error) {
 	return ReadFile(filepath.Join(dir, fmt.Sprintf(policyName, floor.PolicyVersion)), statement.MaxBundle)
 }
 
+// WithdrawnDir is where a state directory keeps the withdrawals that ever counted, as statements: they hold on channels
+// that come later, too, and whatever becomes of where they came from. It may not be there yet.
+func WithdrawnDir(state string) string { return filepath.Join(state, withdrawn) }
+
+// WithdrawnDir is [WithdrawnDir] of this state, and is there.
+func (s *State) WithdrawnDir() string { return WithdrawnDir(s.dir) }
+
+// KeepWithdrawal keeps a withdrawal. It is to be kept before the floor counts it.
+func (s *State) KeepWithdrawal(w *statement.Signed) error {
+	return keepWithdrawal(s.dir, w.ID(), w.Bundle())
+}
+
+func keepWithdrawal(state string, id statement.ID, bundle []byte) error {
+	sum := sha256.Sum256(bundle)
+	path := filepath.Join(WithdrawnDir(state), fmt.Sprintf("withdrawal-%.16s-%.8s.json", id.Hex(), hex.EncodeToString(sum[:])))
+	return WriteFile(path, bundle, 0o600) // also over itself: what is there may not be durable yet
+}
+
+// KeptWithdrawals returns the withdrawals that a state directory keeps.
+func KeptWithdrawals(state string) ([]*statement.Signed, error) {
+	set, bad, err := ReadStatements([]string{WithdrawnDir(state)})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil // none was ever kept
+	case err != nil:
+		return nil, err
+	case len(bad) > 0:
+		return nil, fmt.Errorf("%s: %w", bad[0].File, bad[0].Err)
+	}
+	return set, nil
+}
+
 // ReadFloor reads a floor file strictly: a floor that can't be read whole protects nothing.
 func ReadFloor(path string) (trust.Floor, error) {
 	data, err := ReadFile(path, maxFloorFile)
@@ -168,6 +206,9 @@ func ParseFloor(data []byte) (trust.Floor, error) {
 	}
 	if file.Format > floorFormat {
 		return trust.Floor{}, fmt.Errorf("it has format %d, and this version reads %d: %w", file.Format, floorFormat, ErrLaterFormat)
+	}
+	if err := file.Check(); err != nil {
+		return trust.Floor{}, err
 	}
 	if file.Format < heardFormat {
 		file.Heard = file.TimeHighWater // nothing older is known: a lease begins now

@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -13,27 +16,33 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
-// A Problem is a file in a statements directory that holds no statement.
+// A Problem is something in a statements directory that is no statement.
 type Problem struct {
-	File string
-	Err  error
+	File      string
+	Statement statement.ID // that it would be, "" if that can't be told; it proves nothing
+	Err       error
 }
 
 // ReadStatements returns every well-formed statement in the files *.json and *.jsonl of dirs, unverified and in no
-// particular order, and a problem for every such file that is not one. A directory that can't be read is an error.
+// particular order, and a problem for all that is not one. A directory that can't be read is an error.
 func ReadStatements(dirs []string) (set []*statement.Signed, bad []Problem, err error) {
-	return new(Statements).Read(dirs)
+	if set, bad, err = new(Statements).Read(dirs); err != nil {
+		return nil, nil, err
+	}
+	return set, bad, nil
 }
 
 // Statements reads directories of statements again and again. A file that looks as before is not read again, and its
 // statements are the same pointers. The zero value has read nothing; it must not be used concurrently.
-type Statements struct{ files map[string]readFile }
+type Statements struct {
+	dirs map[string]map[string]readFile
+}
 
 // A readFile is what a file held when it looked like that.
 type readFile struct {
 	look looks
 	set  []*statement.Signed
-	err  error
+	bad  []Problem
 }
 
 // looks are what changes when a file does, unless somebody takes pains that it does not: who can, could keep the file
@@ -44,49 +53,66 @@ type looks struct {
 	mtime, ctime unix.Timespec
 }
 
-// Read is [ReadStatements].
+// Read is [ReadStatements], but a directory that can't be read now is no reason to overlook the others: beside the error
+// it returns what they hold, and what that directory held when it was read last.
 func (s *Statements) Read(dirs []string) (set []*statement.Signed, bad []Problem, err error) {
-	files := map[string]readFile{}
+	now := make(map[string]map[string]readFile, len(dirs))
+	var errs []error
 	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
+		files, err := s.readDir(dir)
 		if err != nil {
-			return nil, nil, fmt.Errorf("read statements: %w", err)
+			errs = append(errs, fmt.Errorf("read statements: %w", err))
+			files = s.dirs[dir]
 		}
-		if len(entries) > maxStatementFiles {
-			return nil, nil, fmt.Errorf("read statements: %s holds more than %d files", dir, maxStatementFiles)
-		}
-		for _, e := range entries {
-			if !statementFile(e.Name()) || e.IsDir() {
-				continue
-			}
-			path := filepath.Join(dir, e.Name())
-			f := s.read(path)
-			files[path] = f
-			if f.err != nil {
-				bad = append(bad, Problem{path, f.err})
-				continue
-			}
-			set = append(set, f.set...)
+		now[dir] = files
+		for _, path := range slices.Sorted(maps.Keys(files)) {
+			set, bad = append(set, files[path].set...), append(bad, files[path].bad...)
 		}
 	}
-	s.files = files
-	return set, bad, nil
+	s.dirs = now
+	return set, bad, errors.Join(errs...)
+}
+
+func (s *Statements) readDir(dir string) (map[string]readFile, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > maxStatementFiles {
+		return nil, fmt.Errorf("%s holds more than %d files", dir, maxStatementFiles)
+	}
+	files := map[string]readFile{}
+	for _, e := range entries {
+		if !statementFile(e.Name()) || e.IsDir() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		files[path] = s.read(s.dirs[dir], path)
+	}
+	return files, nil
 }
 
 // read reads a file, unless it looks as it did.
-func (s *Statements) read(path string) (f readFile) {
+func (s *Statements) read(before map[string]readFile, path string) (f readFile) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err == nil {
 		f.look = looks{st.Ino, st.Size, st.Mtim, st.Ctim}
-		if before, known := s.files[path]; known && before.look == f.look {
-			return before
+		if was, known := before[path]; known && was.look == f.look {
+			return was
 		}
 	}
 	data, err := ReadFile(path, statement.MaxBundle)
 	if err != nil {
-		return readFile{err: err} // it may go better the next time
+		return readFile{bad: []Problem{{path, "", err}}} // it may go better the next time
 	}
-	f.set, f.err = statement.ParseLines(data)
+	set, bad := statement.ParseEach(data)
+	f.set = set
+	for _, line := range bad {
+		f.bad = append(f.bad, Problem{path, line.Statement, line})
+	}
+	if len(set) == 0 && len(bad) == 0 {
+		f.bad = []Problem{{path, "", fmt.Errorf("%w: no bundle in it", statement.ErrMalformed)}}
+	}
 	return f
 }
 
@@ -94,6 +120,8 @@ func (s *Statements) read(path string) (f readFile) {
 const (
 	// settle is how long a directory must be quiet before it is read: copying several files is one change.
 	settle = 100 * time.Millisecond
+	// latest is how long after a change it is read although it is not quiet: somebody may write there all the time.
+	latest = 300 * time.Millisecond
 	// rescan bounds how late a change is seen where the kernel's notice is lost (network file systems, overflow).
 	rescan = 10 * time.Second
 )
@@ -132,7 +160,13 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 	}
 	tick := time.NewTicker(rescan)
 	defer tick.Stop()
-	var quiet <-chan time.Time // nil while nothing has changed
+	var quiet, late <-chan time.Time // nil while nothing has changed
+	touched := func() {
+		quiet = time.After(settle)
+		if late == nil {
+			late = time.After(latest)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,14 +175,17 @@ func watch(ctx context.Context, w *fsnotify.Watcher, changed func()) {
 			if !open {
 				return
 			}
-			quiet = time.After(settle)
+			touched()
 		case _, open := <-trouble:
 			if !open {
 				return
 			}
-			quiet = time.After(settle)
+			touched()
 		case <-quiet:
-			quiet = nil
+			quiet, late = nil, nil
+			changed()
+		case <-late:
+			quiet, late = nil, nil
 			changed()
 		case <-tick.C:
 			changed()

@@ -234,7 +234,10 @@ func TestState(t *testing.T) {
 	if _, err := store.OpenState(dir); err == nil {
 		t.Error("OpenState twice = nil, want it refused: two gateways would overwrite each other's floor")
 	}
-	if err := s.Raise(func(f trust.Floor) trust.Floor { f.PolicyVersion = 7; return f }); err != nil {
+	if err := s.Raise(func(f trust.Floor) trust.Floor {
+		f.PolicyVersion, f.PolicyDigest = 7, statement.ID("sha256:"+strings.Repeat("7", 64))
+		return f
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -248,7 +251,12 @@ func TestState(t *testing.T) {
 		t.Fatalf("OpenState = %v, %v, want the floor that was raised", s, err)
 	}
 	s.Close()
-	for name, data := range map[string]string{"not JSON": "{", "unknown member": `{"policyVersion":1,"extra":1}`, "empty": ""} {
+	for name, data := range map[string]string{
+		"not JSON": "{", "unknown member": `{"format":2,"extra":1}`, "empty": "", "below nothing": `{"format":2,"policyVersion":-1}`,
+		"with an epoch below nothing":  `{"format":2,"channels":{"chat":{"epoch":-5}}}`,
+		"with a withdrawal of nothing": `{"format":2,"withdrawn":[{}]}`, "in another time": `{"format":2,"timeHighWater":"2026-06-01T12:00:00+02:00"}`,
+		"with a name that is none": `{"format":2,"channels":{"chat":{"epoch":1,"publication":"SHA256:zz"}}}`,
+	} {
 		write(t, filepath.Join(dir, "floor.json"), data)
 		if _, err := store.OpenState(dir); err == nil {
 			t.Errorf("OpenState(floor %s) = nil, want an error: a floor that can't be read protects nothing", name)

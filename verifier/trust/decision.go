@@ -105,6 +105,7 @@ type Reason struct {
 
 // MarshalJSON writes the shape of `weighbridge decide --json`: serve is null if nothing is, and no array is null.
 func (c Channel) MarshalJSON() ([]byte, error) {
+	c = c.complete()
 	var serve *statement.ID
 	if c.Serve != "" {
 		serve = &c.Serve

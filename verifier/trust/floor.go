@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,6 +18,44 @@ type Floor struct {
 	Heard         time.Time               `json:"heard,omitzero"` // when a policy, publication or withdrawal was last new; see [Lease]
 	Withdrawn     []Withdrawn             `json:"withdrawn"`
 	Channels      map[string]ChannelFloor `json:"channels"`
+}
+
+// Check returns what is wrong with a floor that was read, nil if nothing is: one that makes no sense protects nothing.
+func (f Floor) Check() error {
+	var bad problems
+	id := func(path string, id statement.ID) {
+		if _, err := statement.ParseID(string(id)); err != nil && id != "" {
+			bad.add(path, "%v", err)
+		}
+	}
+	if f.PolicyVersion < 0 || f.PolicyVersion > maxNumber {
+		bad.add("policyVersion", "is %d", f.PolicyVersion)
+	}
+	id("policyDigest", f.PolicyDigest)
+	checkTime(&bad, "timeHighWater", f.TimeHighWater)
+	checkTime(&bad, "heard", f.Heard)
+	for i, w := range f.Withdrawn {
+		path := fmt.Sprintf("withdrawn[%d]", i)
+		if (w.Release == "") == (w.Weights == "") {
+			bad.add(path, "names not just one of release and weights")
+		}
+		id(path+".release", w.Release)
+		id(path+".weights", statement.ID(w.Weights))
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Channels)) {
+		c, path := f.Channels[name], "channels."+name
+		if c.Epoch < 0 || c.Epoch > maxNumber {
+			bad.add(path+".epoch", "is %d", c.Epoch)
+		}
+		id(path+".publication", c.Publication)
+		for i, served := range c.Served {
+			id(fmt.Sprintf("%s.served[%d]", path, i), served)
+		}
+		for i, a := range slices.Concat(c.Counted, c.Rests) {
+			id(fmt.Sprintf("%s.counted[%d]", path, i), a.Statement)
+		}
+	}
+	return bad.err()
 }
 
 // A Withdrawn release, or weights or an adapter by root, may never be served again by a channel.

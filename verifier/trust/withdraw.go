@@ -105,12 +105,20 @@ func (c *channelCase) withdrawnByID(release statement.ID) bool {
 // lostQuorum reports whether the accepted publication is here, with all that it rests on, and does not count for want of
 // signers, its own or its release's. One that has expired, or that is withheld, stops whatever the policy says of quorums.
 func (c *channelCase) lostQuorum(floor ChannelFloor) bool {
+	here := false
 	for _, r := range c.reasons {
-		if r.Statement == floor.Publication && r.Rule == RuleExpired {
+		if r.Statement != floor.Publication {
+			continue
+		}
+		if r.Rule == RuleExpired {
 			return false
 		}
+		here = true
 	}
-	return len(floor.Rests) > 0 && !slices.ContainsFunc(floor.Rests, c.withheld)
+	if len(floor.Rests) == 0 {
+		return here // a floor that remembers no more than its publication
+	}
+	return !slices.ContainsFunc(floor.Rests, c.withheld)
 }
 
 // withheld reports whether an act that counted is gone without a reason that the policy gives: its identity has neither

@@ -338,7 +338,9 @@ type SubmitResponse struct {
 	// The ids of the statements, "sha256:…", in the order of the request.
 	Statements []string `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
 	// What each channel may serve without and with them, by name.
-	Channels      map[string]*Change `protobuf:"bytes,2,rep,name=channels,proto3" json:"channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Channels map[string]*Change `protobuf:"bytes,2,rep,name=channels,proto3" json:"channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Which of the statements count for nothing anywhere, and why, a line each.
+	Notes         []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +385,13 @@ func (x *SubmitResponse) GetStatements() []string {
 func (x *SubmitResponse) GetChannels() map[string]*Change {
 	if x != nil {
 		return x.Channels
+	}
+	return nil
+}
+
+func (x *SubmitResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -615,7 +624,9 @@ type StatusResponse struct {
 	// The trust policy in force.
 	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The memory for weights.
-	Memory        *Memory `protobuf:"bytes,3,opt,name=memory,proto3" json:"memory,omitempty"`
+	Memory *Memory `protobuf:"bytes,3,opt,name=memory,proto3" json:"memory,omitempty"`
+	// What an operator should know that is no channel's, a line each.
+	Problems      []string `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -667,6 +678,13 @@ func (x *StatusResponse) GetPolicy() *Policy {
 func (x *StatusResponse) GetMemory() *Memory {
 	if x != nil {
 		return x.Memory
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
 	}
 	return nil
 }
@@ -1152,12 +1170,13 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"B\n" +
 	"\rSubmitRequest\x12\x18\n" +
 	"\abundles\x18\x01 \x03(\fR\abundles\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xdf\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xf5\x01\n" +
 	"\x0eSubmitResponse\x12\x1e\n" +
 	"\n" +
 	"statements\x18\x01 \x03(\tR\n" +
 	"statements\x12P\n" +
-	"\bchannels\x18\x02 \x03(\v24.weighbridge.control.v1.SubmitResponse.ChannelsEntryR\bchannels\x1a[\n" +
+	"\bchannels\x18\x02 \x03(\v24.weighbridge.control.v1.SubmitResponse.ChannelsEntryR\bchannels\x12\x14\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\x1a[\n" +
 	"\rChannelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
 	"\x05value\x18\x02 \x01(\v2\x1e.weighbridge.control.v1.ChangeR\x05value:\x028\x01\"H\n" +
@@ -1172,11 +1191,12 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
 	"\achannel\x18\x03 \x01(\v2\x1f.weighbridge.control.v1.ChannelR\achannel\"+\n" +
 	"\rStatusRequest\x12\x1a\n" +
-	"\bchannels\x18\x01 \x03(\tR\bchannels\"\xb0\x02\n" +
+	"\bchannels\x18\x01 \x03(\tR\bchannels\"\xcc\x02\n" +
 	"\x0eStatusResponse\x12P\n" +
 	"\bchannels\x18\x01 \x03(\v24.weighbridge.control.v1.StatusResponse.ChannelsEntryR\bchannels\x126\n" +
 	"\x06policy\x18\x02 \x01(\v2\x1e.weighbridge.control.v1.PolicyR\x06policy\x126\n" +
-	"\x06memory\x18\x03 \x01(\v2\x1e.weighbridge.control.v1.MemoryR\x06memory\x1a\\\n" +
+	"\x06memory\x18\x03 \x01(\v2\x1e.weighbridge.control.v1.MemoryR\x06memory\x12\x1a\n" +
+	"\bproblems\x18\x04 \x03(\tR\bproblems\x1a\\\n" +
 	"\rChannelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
 	"\x05value\x18\x02 \x01(\v2\x1f.weighbridge.control.v1.ChannelR\x05value:\x028\x01\"\x92\x01\n" +
