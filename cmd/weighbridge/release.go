@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"io"
 	"slices"
 	"strconv"
@@ -173,6 +174,7 @@ above the highest in the statements directory. RELEASE is a statement file or a 
 	cmd.Flags().StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
 	cmd.Flags().StringVar(&canary, "canary", "", "share of callers (not in this version)")
 	o.add(s, cmd)
+	o.addPolicy(cmd)
 	return cmd
 }
 
@@ -213,6 +215,36 @@ type published struct {
 	release statement.ID
 }
 
+// nobodys returns the statements that were signed by nobody who may publish on a channel, by the policy that was named.
+// Without one nothing is known of who signed what.
+func (o *signFlags) nobodys(channel string, set []*statement.Signed) (map[statement.ID]bool, error) {
+	if o.policy == "" {
+		return nil, nil //nolint:nilnil // none is known to be nobody's
+	}
+	bundles, err := readPolicyBundles(o.policy)
+	if err != nil {
+		return nil, err
+	}
+	p, err := trust.ParsePolicy(bundles[0])
+	if err != nil {
+		return nil, err
+	}
+	all, counts := map[statement.ID]bool{}, map[statement.ID]bool{}
+	for _, r := range trust.Decide(p, set, time.Now(), trust.Floor{}).Channels[channel].Reasons {
+		switch r.Rule {
+		case trust.RuleSignature, trust.RuleUnknownIdentity, trust.RuleUnknownPredicate, trust.RuleLifecycle:
+			all[r.Statement] = true
+		case trust.RuleRole:
+			all[r.Statement] = all[r.Statement] || !r.Counted
+			counts[r.Statement] = counts[r.Statement] || r.Counted
+		default:
+			counts[r.Statement] = true // whoever signed it may, and it is something else that keeps it back
+		}
+	}
+	maps.DeleteFunc(all, func(id statement.ID, _ bool) bool { return counts[id] })
+	return all, nil
+}
+
 // published returns the publications of a channel that lie in the statements directory, in the order of their epochs. One
 // too far above those below it is not believed, nor any after it: a forged epoch of a thousand million would lead its
 // reader to sign one above it, which no gateway accepts.
@@ -224,9 +256,13 @@ func (o *signFlags) published(channel string) ([]published, error) {
 	if err != nil {
 		return nil, err
 	}
+	nobodys, err := o.nobodys(channel, set)
+	if err != nil {
+		return nil, err
+	}
 	var all []published
 	for _, one := range set {
-		if release, p, err := trust.ParsePublication(one); err == nil && p.Channel == channel {
+		if release, p, err := trust.ParsePublication(one); err == nil && p.Channel == channel && !nobodys[one.ID()] {
 			all = append(all, published{p.Epoch, one.ID(), release})
 		}
 	}

@@ -109,6 +109,7 @@ the publication before the highest one in the statements directory.`,
 				if err != nil {
 					return refused(what, err)
 				}
+				o.hintUnverified(s, "the release before")
 				to = string(before)
 			}
 			id, release, err := findRelease(what, to, o.statements)
@@ -135,6 +136,7 @@ the publication before the highest one in the statements directory.`,
 	f.StringVar(&reason, "reason", "", "why (required)")
 	f.StringVar(&expires, "expires", "", "a time, or a term from now such as 90d")
 	o.add(s, cmd)
+	o.addPolicy(cmd)
 	return cmd
 }
 

@@ -25,6 +25,7 @@ type signFlags struct {
 	certificate string
 	chain       []string
 	timestamp   string // URL
+	policy      string // whose publications are looked at, "" those of anyone
 	account     accountFlags
 	server      string
 	json        bool
@@ -47,6 +48,18 @@ func (o *signFlags) add(s streams, cmd *cobra.Command) {
 	o.account.register(f)
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.StringVar(&o.server, "server", "", "submit to a gateway by its control socket")
+}
+
+// addPolicy gives a command that looks for publications the flag that says whose.
+func (o *signFlags) addPolicy(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.policy, "policy", "", "policy: look only at publications by who may publish (default: whatever lies in --statements)")
+}
+
+// hintUnverified tells whoever relies on files that nobody vouched for.
+func (o *signFlags) hintUnverified(s streams, what string) {
+	if o.policy == "" {
+		fmt.Fprintf(s.err, "hint: %s was found among statements whose signatures were not looked at; name --policy, or say it yourself\n", what)
+	}
 }
 
 // signer checks the flags and reads the key.
