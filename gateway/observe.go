@@ -162,7 +162,7 @@ func (o *observation) log(ctx context.Context, out outcome, err error, end time.
 	attrs := append(o.r.attrs(out), slog.String("method", operationChat), slog.String("channel", o.r.channel),
 		slog.Bool("stream", o.r.stream), slog.Duration("duration", end.Sub(o.start)))
 	if o.info.Release != "" {
-		attrs = append(attrs, slog.String("release", o.info.Release), slog.String("weights", o.info.Weights), slog.String("level", o.info.Level))
+		attrs = append(attrs, slog.String("release", o.info.Release), slog.String("weights", o.info.Weights), slog.String("guarded", o.info.Level))
 	}
 	if !o.first.IsZero() {
 		attrs = append(attrs, slog.Duration("first", o.first.Sub(o.start)))

@@ -102,7 +102,7 @@ func (ch *channel) hear(t target) {
 	} else {
 		ch.set(StateFailed, ch.status().Error)
 	}
-	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "level", r.memory.level())
+	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "guarded", r.memory.level())
 }
 
 // run carries out what is wanted until ctx ends, then stops everything it started.
@@ -230,7 +230,7 @@ func (ch *channel) load(ctx context.Context) error {
 	old := ch.serving()
 	ch.replace(r, drainLimit)
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
-		"weights", r.memory.weights.Root(), "level", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
+		"weights", r.memory.weights.Root(), "guarded", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
 	return nil
 }
