@@ -34,7 +34,7 @@ require (
 	go.opentelemetry.io/proto/otlp v1.11.0 // a collector in tests
 	go.yaml.in/yaml/v3 v3.0.6 // configuration and policy files, strictly read, all errors at once
 	golang.org/x/crypto v0.57.0 // BLAKE2b
-	golang.org/x/mod v0.41.0 // signed notes, for checkpoints of that log in tests
+	golang.org/x/mod v0.41.0 // the Merkle tree, tiles and signed checkpoints of the audit log
 	golang.org/x/sync v0.23.0 // errgroup
 	golang.org/x/sys v0.48.0 // memfd, seals, Landlock's kernel interface
 	golang.org/x/term v0.46.0 // progress bars on terminals only
