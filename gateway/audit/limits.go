@@ -36,6 +36,8 @@ const (
 
 	// retryAfter is how soon what could not be written is tried again.
 	retryAfter = time.Second
+	// closeTries is how often that is tried when the log is closed: a disk that is broken must not keep a gateway from ending.
+	closeTries = 2
 	// refillAfter is how soon room is looked for again for a reserve that is not whole and that no act waits for.
 	refillAfter = 10 * time.Second
 	// refusedEvery is how long the refusals of one caller are counted together.

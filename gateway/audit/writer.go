@@ -38,11 +38,14 @@ func (l *Log) run() {
 		for l.writer.advance() {
 		}
 		if closing {
-			l.refuse(l.takeActs(), ErrClosed)
+			for n := 0; n < closeTries && l.writer.waits(); n++ {
+				for l.writer.advance() {
+				}
+			}
 			return
 		}
 		var wait []time.Duration
-		if s := l.Status(); s.Queued > 0 || s.Lost > 0 || l.writer.pending != nil {
+		if l.writer.waits() {
 			wait = append(wait, retryAfter)
 		}
 		if l.writer.reserve.fill() != nil { // the next act will say why
@@ -55,6 +58,12 @@ func (l *Log) run() {
 			timer.Reset(slices.Min(wait))
 		}
 	}
+}
+
+// waits reports whether there is anything to be written.
+func (w *writer) waits() bool {
+	s := w.log.Status()
+	return s.Queued > 0 || s.Lost > 0 || w.pending != nil
 }
 
 // A batch is what is written under one checkpoint. Its notes stay queued until they are durable.
@@ -85,7 +94,7 @@ func (b batch) entries() [][]byte {
 func (l *Log) take() batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lost.Count > 0 && len(l.notes) < maxQueued {
+	if l.lost.Count > 0 && len(l.notes) < maxQueued/2 { // once, when the queue is let go, and not with each that is lost
 		l.notes = append(l.notes, l.lost)
 		l.lost = Record{}
 	}
