@@ -24,5 +24,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("WEIGHBRIDGE_LLAMA_SERVER", os.Getenv("WEIGHBRIDGE_LLAMA_SERVER"))
 			return nil
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"auditlog": auditLog},
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/weighbridge/weighbridge/gateway/audit"
@@ -355,6 +356,13 @@ func TestProve(t *testing.T) {
 		}
 		entry, err := withdrawal(int(index)).Entry()
 		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = audit.ParseProof(text); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Check(entry, who); err != nil {
