@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,8 +20,11 @@ import (
 const before = 254
 
 // A life is a log that is opened, written and closed, whatever fails. acked are the reasons of the records that were
-// acknowledged, in order, and noted those that Close said were written.
-type life struct{ acked, noted []string }
+// acknowledged, in order, and noted those that Close said were written; checkpoints are all that could be seen.
+type life struct {
+	acked, noted []string
+	checkpoints  [][]byte
+}
 
 func live(ctx context.Context, dir string, acked func(why string)) life {
 	var seen life
@@ -33,6 +37,9 @@ func live(ctx context.Context, dir string, acked func(why string)) life {
 		if _, err := l.Append(ctx, r); err == nil {
 			seen.acked = append(seen.acked, r.Why)
 			acked(r.Why)
+		}
+		if c, err := os.ReadFile(filepath.Join(dir, "checkpoint")); err == nil {
+			seen.checkpoints = append(seen.checkpoints, c)
 		}
 	}
 	r := withdrawal(before + 3)
@@ -125,6 +132,12 @@ func TestFaults(t *testing.T) {
 			for _, crash := range tt.crashes {
 				after.Load(disk.Image(crash))
 				checkAfter(t, after.Path(), seen)
+				// A checkpoint that was seen and not acknowledged may be lost with the power, and only so.
+				for _, c := range seen.checkpoints {
+					if p := verify(t, after.Path(), c); p != nil && crash == crashtest.Killed {
+						t.Errorf("Verify against a checkpoint that was seen = %v", p)
+					}
+				}
 				if t.Failed() {
 					t.Fatalf("operation %d, %+v, then %v", f.At, f, crash)
 				}

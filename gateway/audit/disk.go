@@ -40,17 +40,9 @@ func (d *disk) put(f file) (string, error) {
 }
 
 // stage writes what a file will hold, and makes that durable before it has a name.
-func (d *disk) stage(data []byte) (err error) {
+func (d *disk) stage(data []byte) error {
 	name := filepath.Join(d.dir, nextName)
-	create := func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
-	f, err := create()
-	if errors.Is(err, fs.ErrExist) {
-		// Never written into: after power was lost it may also have the name that it was to get.
-		if err := os.Remove(name); err != nil {
-			return err
-		}
-		f, err = create()
-	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,11 @@ func refusedFull(t *testing.T, l *audit.Log) {
 // as soon as there is room.
 func TestFull(t *testing.T) {
 	onFullDisk(t, func(t *testing.T, l *audit.Log, c audit.Config, free func()) {
+		before := strings.Join(ofLog(t, c.Dir), " ")
 		refusedFull(t, l)
+		if now := strings.Join(ofLog(t, c.Dir), " "); now != before {
+			t.Errorf("files after an act was refused = %s, and were %s", now, before)
+		}
 		for n := range 300 {
 			l.Note(withdrawal(n + 1))
 			if n%7 == 0 {
@@ -295,5 +299,20 @@ func TestHangingDisk(t *testing.T) {
 	all := whys(t, disk.Path())
 	if slices.Contains(all, "number -1") {
 		t.Error("an act that was taken back is recorded")
+	}
+}
+
+// TestReserve: a reserve is room, not the size of a file.
+func TestReserve(t *testing.T) {
+	dir := t.TempDir()
+	create(t, dir)
+	name := filepath.Join(dir, "reserve")
+	if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, config(dir).Reserve)); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil || st.Blocks*512 < config(dir).Reserve {
+		t.Errorf("the reserve takes %d bytes, %v, want %d", st.Blocks*512, err, config(dir).Reserve)
 	}
 }

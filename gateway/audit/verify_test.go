@@ -5,11 +5,14 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/weighbridge/weighbridge/gateway/audit"
 )
@@ -373,9 +376,11 @@ func TestOpenDamaged(t *testing.T) {
 			t.Errorf("%s: files = %s, and were %s", tt.name, after, before)
 		}
 		if tt.file == "" {
-			if _, err := open(t, dir).Append(t.Context(), withdrawal(1)); err != nil {
+			l := open(t, dir)
+			if _, err := l.Append(t.Context(), withdrawal(1)); err != nil {
 				t.Errorf("%s: Append = %v", tt.name, err)
 			}
+			l.Close()
 			whys(t, dir)
 		}
 	}
@@ -383,5 +388,63 @@ func TestOpenDamaged(t *testing.T) {
 	c.Key = key("another")
 	if p := new(audit.Problem); !errors.As(opened(c), &p) || p.File != "checkpoint" {
 		t.Errorf("Open with another key = %v, want a problem with the checkpoint", p)
+	}
+}
+
+// named signs notes by the key of that name. It implements [note.Signer].
+type named struct {
+	name string
+	hash uint32
+}
+
+func (n named) Name() string                     { return n.name }
+func (n named) KeyHash() uint32                  { return n.hash }
+func (n named) Sign(text []byte) ([]byte, error) { return ed25519.Sign(key("gateway"), text), nil }
+
+// TestCheckpoint: there is one way to write a checkpoint, even for who has the key.
+func TestCheckpoint(t *testing.T) {
+	encoded, err := note.NewEd25519VerifierKey(origin, key("gateway").Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := note.NewVerifier(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const root = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+	tests := []struct{ name, text string }{
+		{"valid", origin + "\n0\n" + root + "\n"},
+		{"another origin", "weighbridge/another\n0\n" + root + "\n"},
+		{"an extension", origin + "\n0\n" + root + "\nmore\n"},
+		{"no root", origin + "\n0\n"},
+		{"half a root", origin + "\n0\n47DEQg==\n"},
+		{"a root with spare bits", origin + "\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=\n"},
+		{"a negative size", origin + "\n-1\n" + root + "\n"},
+		{"a size with zeros", origin + "\n00\n" + root + "\n"},
+		{"a size that is none", origin + "\nx\n" + root + "\n"},
+		{"a size that JSON can't carry", origin + "\n9007199254740993\n" + root + "\n"},
+	}
+	for _, tt := range tests {
+		signed, err := note.Sign(&note.Note{Text: tt.text}, named{origin, public.KeyHash()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifier(t).Checkpoint(signed); (err == nil) != (tt.name == "valid") {
+			t.Errorf("%s: Checkpoint = %v", tt.name, err)
+		}
+		if tt.name != "valid" {
+			continue
+		}
+		// Witnesses may sign it too, in any number that fits.
+		witnessed := append(bytes.Clone(signed), "— witness.example/w Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"...)
+		if _, err := verifier(t).Checkpoint(witnessed); err != nil {
+			t.Errorf("with a witness: Checkpoint = %v", err)
+		}
+		for n := range 90 {
+			witnessed = fmt.Appendf(witnessed, "— %s%d Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n", strings.Repeat("w", 1000), n)
+		}
+		if _, err := verifier(t).Checkpoint(witnessed); err == nil || !strings.Contains(err.Error(), "more than") {
+			t.Errorf("with witnesses of 100 kB: Checkpoint = %v, want it too long", err)
+		}
 	}
 }
