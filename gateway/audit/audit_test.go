@@ -246,6 +246,9 @@ func TestOneAtATime(t *testing.T) {
 	if got := strings.Join(files(t, dir), " "); got != want {
 		t.Errorf("files = %s, want %s", got, want)
 	}
+	if _, err := os.Stat(filepath.Join(dir, "tile/entries/000.p")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory of partial tiles: %v, want it gone", err)
+	}
 	whys(t, dir)
 }
 

@@ -55,10 +55,15 @@ func (d *disk) stage(data []byte) error {
 
 // move gives what was staged its name. On an error it may have it all the same.
 func (d *disk) move(name string) error {
-	if err := d.mkdir(path.Dir(name)); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+	staged := filepath.Join(d.dir, nextName)
+	err := d.mkdir(path.Dir(name))
+	if err == nil {
+		err = os.Rename(staged, filepath.Join(d.dir, name))
 	}
-	return os.Rename(filepath.Join(d.dir, nextName), filepath.Join(d.dir, name))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, errors.Join(err, remove(staged)))
+	}
+	return nil
 }
 
 // mkdir makes a directory, and makes its name durable: what is in it is worth nothing without.

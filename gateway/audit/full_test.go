@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -314,5 +315,60 @@ func TestReserve(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(name, &st); err != nil || st.Blocks*512 < config(dir).Reserve {
 		t.Errorf("the reserve takes %d bytes, %v, want %d", st.Blocks*512, err, config(dir).Reserve)
+	}
+}
+
+// TestFailedActLeavesNothing: an act that was not recorded takes no room.
+func TestFailedActLeavesNothing(t *testing.T) {
+	disk, image := started(t)
+	want := strings.Join(ofLog(t, disk.Path()), " ")
+	for n := 1; ; n++ {
+		disk.Load(image)
+		l := open(t, disk.Path())
+		disk.Arm(crashtest.Fault{At: n, Errno: unix.ENOSPC})
+		_, err := l.Append(t.Context(), withdrawal(before))
+		struck := disk.Struck()
+		if cerr := l.Close(); cerr != nil {
+			t.Fatal(cerr)
+		}
+		if !struck {
+			break
+		}
+		if got := strings.Join(ofLog(t, disk.Path()), " "); err != nil && got != want && l.Status().Size == before {
+			t.Errorf("operation %d failed: files = %s, want %s", n, got, want)
+		}
+	}
+}
+
+// TestMixed: an act is written together with notes, not after all of them, and told its own index.
+func TestMixed(t *testing.T) {
+	disk, _ := started(t)
+	l := open(t, disk.Path())
+	hangs, goes := make(chan struct{}), make(chan struct{})
+	disk.Arm(crashtest.Fault{At: 1, Late: true, Then: func() { close(hangs); <-goes }})
+	l.Note(withdrawal(1001))
+	<-hangs
+	for n := range 1000 {
+		l.Note(withdrawal(2000 + n))
+	}
+	index := make(chan int64)
+	go func() {
+		i, err := l.Append(t.Context(), withdrawal(1003))
+		if err != nil {
+			t.Error(err)
+		}
+		index <- i
+	}()
+	for l.Status().Queued < 1002 {
+		runtime.Gosched()
+	}
+	close(goes)
+	got := <-index
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all := whys(t, disk.Path())
+	if want := slices.Index(all, "number 1003"); got != int64(want) || want > before+300 || len(all) != before+1002 {
+		t.Errorf("Append = %d, want %d, before most of the other %d", got, want, len(all)-before)
 	}
 }

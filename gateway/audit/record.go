@@ -74,9 +74,6 @@ func (r Record) Entry() ([]byte, error) {
 // ParseRecord reads an entry. It accepts exactly what [Record.Entry] writes.
 func ParseRecord(entry []byte) (Record, error) {
 	var r Record
-	if len(entry) > maxEntry {
-		return r, fmt.Errorf("%w: more than %d bytes", ErrMalformed, maxEntry)
-	}
 	if err := json.Unmarshal(entry, &r, json.RejectUnknownMembers(true)); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}

@@ -96,7 +96,7 @@ func nextEntry(bundle []byte) (entry, rest []byte, err error) {
 		return nil, nil, errors.New("the bundle ends early")
 	}
 	n := int(binary.BigEndian.Uint16(bundle))
-	if n == 0 || n > maxEntry || n > len(bundle)-2 {
+	if n > len(bundle)-2 {
 		return nil, nil, fmt.Errorf("the bundle has no entry of %d bytes", n)
 	}
 	return bundle[2 : 2+n], bundle[2+n:], nil

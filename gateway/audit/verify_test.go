@@ -184,7 +184,7 @@ func TestVerifyWhole(t *testing.T) {
 	rewritten := t.TempDir()
 	create(t, rewritten)
 	write(t, rewritten, 100)
-	write(t, rewritten, 500)
+	write(t, rewritten, 415)
 	if p := verify(t, rewritten, nil); p != nil {
 		t.Fatalf("Verify = %v", p)
 	}
