@@ -133,7 +133,7 @@ func TestGrow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, batch := range []int{1, 7, 255, 256, 1000, size} {
+	for _, batch := range []int{7, 256, 1000} {
 		tree, files, err := audit.Grow(entries, batch)
 		if err != nil || tree != (tlog.Tree{N: size, Hash: root}) {
 			t.Fatalf("in batches of %d: %v, %v, want root %v", batch, tree, err, root)

@@ -27,7 +27,7 @@ type life struct {
 }
 
 func live(ctx context.Context, dir string, acked func(why string)) life {
-	var seen life
+	seen := life{checkpoints: checkpoint(dir)}
 	l, err := audit.Open(config(dir))
 	if err != nil {
 		return seen
@@ -38,9 +38,7 @@ func live(ctx context.Context, dir string, acked func(why string)) life {
 			seen.acked = append(seen.acked, r.Why)
 			acked(r.Why)
 		}
-		if c, err := os.ReadFile(filepath.Join(dir, "checkpoint")); err == nil {
-			seen.checkpoints = append(seen.checkpoints, c)
-		}
+		seen.checkpoints = append(seen.checkpoints, checkpoint(dir)...)
 	}
 	r := withdrawal(before + 3)
 	l.Note(r)
@@ -48,6 +46,15 @@ func live(ctx context.Context, dir string, acked func(why string)) life {
 		seen.noted = []string{r.Why}
 	}
 	return seen
+}
+
+// checkpoint returns the checkpoint that can be seen, if there is one.
+func checkpoint(dir string) [][]byte {
+	c, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
+	if err != nil {
+		return nil
+	}
+	return [][]byte{c}
 }
 
 // started returns a disk with the log that a life begins with.
@@ -59,7 +66,7 @@ func started(t *testing.T) (*crashtest.Disk, crashtest.Image) {
 }
 
 // checkAfter makes sure of a disk after a crash: the log verifies, but for what an interrupted write has left; it is opened
-// again, holds each record that was acknowledged, and goes on.
+// again, holds what it held and each record that was acknowledged, and goes on.
 func checkAfter(t *testing.T, dir string, seen life) {
 	t.Helper()
 	if p := verify(t, dir, nil); p != nil && !strings.Contains(p.Why, "is beyond") {
@@ -75,24 +82,27 @@ func checkAfter(t *testing.T, dir string, seen life) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	all := whys(t, dir)
-	times := map[string]int{}
-	for _, why := range all {
-		times[why]++
+	if _, err := audit.Verify(dir, verifier(t), seen.checkpoints[0]); err != nil {
+		t.Fatal(err)
 	}
-	for n := range before {
-		if all[n] != withdrawal(n).Why {
-			t.Fatalf("record %d = %q", n, all[n])
-		}
+	var all []string
+	times := map[string]int{}
+	if _, _, err := audit.Read(dir, before, func(_ int64, entry []byte) error {
+		r, err := audit.ParseRecord(entry)
+		all = append(all, r.Why)
+		times[r.Why]++
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 	for _, why := range append(seen.acked, seen.noted...) {
 		if times[why] != 1 {
-			t.Errorf("%q was acknowledged, and is there %d times: %q", why, times[why], all[before:])
+			t.Errorf("%q was acknowledged, and is there %d times: %q", why, times[why], all)
 		}
 	}
 	for why, n := range times {
 		if n > 1 {
-			t.Errorf("%q is there %d times: %q", why, n, all[before:])
+			t.Errorf("%q is there %d times: %q", why, n, all)
 		}
 	}
 }
@@ -102,17 +112,16 @@ func checkAfter(t *testing.T, dir string, seen life) {
 func TestFaults(t *testing.T) {
 	disk, image := started(t)
 	after := crashtest.Mount(t)
-	few := []crashtest.Crash{crashtest.Killed, crashtest.PowerLost}
+	killed, lost := []crashtest.Crash{crashtest.Killed}, []crashtest.Crash{crashtest.PowerLost}
 	for _, tt := range []struct {
 		crashtest.Fault
 		crashes []crashtest.Crash
 	}{
 		{crashtest.Fault{Errno: unix.EIO, Rest: true}, crashtest.Crashes},
 		{crashtest.Fault{Errno: unix.EIO, Rest: true, Late: true}, crashtest.Crashes},
-		{crashtest.Fault{Errno: unix.EIO}, few},
-		{crashtest.Fault{Errno: unix.EIO, Late: true}, few},
-		{crashtest.Fault{Errno: unix.ENOSPC}, few},
-		{crashtest.Fault{Errno: unix.ENOSPC, Rest: true}, few},
+		{crashtest.Fault{Errno: unix.EIO}, lost},
+		{crashtest.Fault{Errno: unix.EIO, Late: true}, killed},
+		{crashtest.Fault{Errno: unix.ENOSPC, Rest: true}, lost},
 	} {
 		f := tt.Fault
 		for f.At = 1; ; f.At++ {
@@ -152,10 +161,12 @@ func TestFaults(t *testing.T) {
 // TestFaultsOfReading: a log that can't be read for a moment is not damaged by that.
 func TestFaultsOfReading(t *testing.T) {
 	disk, image := started(t)
+	began := checkpoint(disk.Path())
 	for n := 1; ; n++ {
 		disk.Load(image)
 		disk.Arm(crashtest.Fault{At: n, Errno: unix.EIO, Looks: true, Rest: true})
 		seen := live(t.Context(), disk.Path(), func(string) {})
+		seen.checkpoints = began
 		if !disk.Struck() {
 			break
 		}
@@ -202,6 +213,7 @@ func TestFaultsOfCreate(t *testing.T) {
 func TestKill(t *testing.T) {
 	disk, image := started(t)
 	after := crashtest.Mount(t)
+	began := checkpoint(disk.Path())
 	for _, late := range []bool{false, true} {
 		for n := 1; ; n++ {
 			disk.Load(image)
@@ -216,7 +228,7 @@ func TestKill(t *testing.T) {
 			}
 			close(started)
 			err := cmd.Wait()
-			seen := life{acked: strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")}
+			seen := life{acked: strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"), checkpoints: began}
 			if out.Len() == 0 {
 				seen.acked = nil
 			}
@@ -229,12 +241,10 @@ func TestKill(t *testing.T) {
 			if err == nil {
 				t.Fatalf("operation %d: not killed", n)
 			}
-			for _, crash := range []crashtest.Crash{crashtest.Killed, crashtest.PowerLost} {
-				after.Load(disk.Image(crash))
-				checkAfter(t, after.Path(), seen)
-				if t.Failed() {
-					t.Fatalf("killed in operation %d, late %t, then %v", n, late, crash)
-				}
+			after.Load(disk.Image(crashtest.PowerLost))
+			checkAfter(t, after.Path(), seen)
+			if t.Failed() {
+				t.Fatalf("killed in operation %d, late %t, then power lost", n, late)
 			}
 		}
 	}

@@ -74,7 +74,7 @@ func TestVerifyEveryFile(t *testing.T) {
 				t.Errorf("%s, %s at %d: Verify = %v, want a problem with that file", name, what, at, p)
 			}
 		}
-		step := max(1, len(whole)/300) | 1
+		step := max(1, len(whole)/80) | 1
 		for at := 0; at < len(whole); at += step {
 			for _, bit := range []byte{1, 0x80} {
 				broken := bytes.Clone(whole)
