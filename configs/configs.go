@@ -41,6 +41,8 @@ type Gateway struct {
 	Operators []Operator `yaml:"operators"`
 	// Lease bounds how long the site may go on without hearing anything new. Absent: for as long as what it has is valid.
 	Lease *Lease `yaml:"lease"`
+	// Audit is where what the gateway does is recorded. Absent: in the state directory.
+	Audit Audit `yaml:"audit"`
 	// Offline says that nothing is dialed but what is on this machine: a telemetry collector is not, whatever the
 	// environment names.
 	Offline bool `yaml:"offline"`
@@ -84,6 +86,12 @@ type Trust struct {
 	Policy     string   `yaml:"policy"`     // policy.jsonl
 	Statements []string `yaml:"statements"` // watched directories
 	State      string   `yaml:"state"`      // the durable floor
+}
+
+// Audit says where the audit log is and who signs it.
+type Audit struct {
+	Dir string `yaml:"dir"` // default: audit in the state directory
+	Key string `yaml:"key"` // the gateway's Ed25519 key; default: gateway.key in the state directory, made with it
 }
 
 // Lease says what happens when a site has heard nothing new for a while: no policy, publication or withdrawal that it had
@@ -191,7 +199,13 @@ func (c *Gateway) resolve(dir string) {
 			*path = filepath.Join(dir, *path)
 		}
 	}
-	paths := []*string{&c.Trust.Policy, &c.Trust.State}
+	if c.Audit.Dir == "" && c.Trust.State != "" {
+		c.Audit.Dir = filepath.Join(c.Trust.State, "audit")
+	}
+	if c.Audit.Key == "" && c.Trust.State != "" {
+		c.Audit.Key = filepath.Join(c.Trust.State, "gateway.key")
+	}
+	paths := []*string{&c.Trust.Policy, &c.Trust.State, &c.Audit.Dir, &c.Audit.Key}
 	for i := range c.Trust.Statements {
 		paths = append(paths, &c.Trust.Statements[i])
 	}

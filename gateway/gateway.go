@@ -95,6 +95,9 @@ type Config struct {
 	Tracer   trace.Tracer  // nil: nothing is traced
 	Drain    time.Duration // how long a shutdown waits for answers in flight; 0: DefaultDrain
 	InFlight int           // how many requests are answered at once; 0: DefaultInFlight
+
+	// Refused is told of each caller whose rules do not allow a call; it must not block. nil: nobody is.
+	Refused func(caller string)
 }
 
 // A Gateway answers requests. Make it with [New].
@@ -106,6 +109,8 @@ type Gateway struct {
 	meters   *meters
 	tracer   trace.Tracer
 	drain    time.Duration
+
+	refused func(caller string)
 
 	slots chan struct{} // one for each request in flight
 }
@@ -136,12 +141,15 @@ func New(c Config) (*Gateway, error) {
 	if c.InFlight == 0 {
 		c.InFlight = DefaultInFlight
 	}
+	if c.Refused == nil {
+		c.Refused = func(string) {}
+	}
 	m, err := newMeters(c.Meter)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
-		slots: make(chan struct{}, c.InFlight),
+		refused: c.Refused, slots: make(chan struct{}, c.InFlight),
 	}, nil
 }

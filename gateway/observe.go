@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weighbridge/weighbridge/backends"
+
+	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
 // Names of the OpenTelemetry conventions for generative AI, which are still in development.
@@ -176,12 +179,21 @@ func (o *observation) log(ctx context.Context, out outcome, err error, end time.
 	if span := o.span.SpanContext(); span.IsValid() {
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}
+	o.g.tellRefused(o.r.call, err)
 	o.g.logRequest(ctx, out, err, attrs)
+}
+
+// tellRefused passes on who was refused; what for is the caller's business no more than the log's.
+func (g *Gateway) tellRefused(c call, err error) {
+	if errors.Is(err, access.ErrDenied) || errors.Is(err, ErrUnknownChannel) {
+		g.refused(c.caller.String())
+	}
 }
 
 // logOther writes the access log's line of a call that is not a chat, or never became one.
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
+	g.tellRefused(c, err)
 	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
 }
 

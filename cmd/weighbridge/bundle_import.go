@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/weighbridge/weighbridge/gateway/audit"
 	"github.com/weighbridge/weighbridge/verifier/bundle"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
@@ -246,7 +248,8 @@ func (in *site) missing(b *bundle.Bundle, after trust.Decision) (need []*stateme
 // replacePolicies makes new policies those that the gateway decides by, one after the other.
 func (in *site) replacePolicies(ctx context.Context, policies []update) error {
 	state, err := store.OpenState(in.cfg.Trust.State)
-	if errors.Is(err, store.ErrNoState) {
+	fresh := errors.Is(err, store.ErrNoState)
+	if fresh {
 		if err := store.CreateState(in.cfg.Trust.State); err != nil {
 			return err
 		}
@@ -259,8 +262,16 @@ func (in *site) replacePolicies(ctx context.Context, policies []update) error {
 		return err
 	}
 	defer state.Close()
+	trail, err := openTrail(in.cfg.Audit, fresh, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer closeTrail(slog.New(slog.DiscardHandler), trail)
 	for _, u := range policies {
-		// As the gateway does it: the copy first.
+		// As the gateway does it: the record, the copy, and then the floor.
+		if _, err := trail.Append(ctx, audit.Record{Kind: audit.KindPolicy, Statement: u.policy.Digest()}); err != nil {
+			return err
+		}
 		if err := state.KeepPolicy(u.policy.Version(), u.lines); err != nil {
 			return err
 		}

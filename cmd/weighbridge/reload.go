@@ -23,6 +23,7 @@ type reloader struct {
 	path     string
 	running  *atomic.Pointer[configs.Gateway]
 	state    *store.State
+	trail    catalog.Trail
 	rules    *atomic.Pointer[access.Policy]
 	catalog  *catalog.Catalog
 	identity *identity.Source
@@ -60,7 +61,7 @@ func (r *reloader) followPolicy(ctx context.Context) {
 	if _, err := os.Stat(r.running.Load().Trust.Policy); errors.Is(err, os.ErrNotExist) {
 		return // the policy accepted last stays
 	}
-	policy, err := acceptPolicy(r.log, r.running.Load().Trust, r.state)
+	policy, err := acceptPolicy(ctx, r.log, r.running.Load().Trust, r.state, r.trail)
 	if err != nil {
 		if text := err.Error(); text != r.refused {
 			r.log.Error("the policy file was not taken over; the policy accepted last stays", "err", err)
@@ -97,7 +98,7 @@ func (r *reloader) reload(ctx context.Context) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	// Last, since it can't be taken back: the floor forgets the old policy.
-	policy, err := acceptPolicy(r.log, next.Trust, r.state)
+	policy, err := acceptPolicy(ctx, r.log, next.Trust, r.state, r.trail)
 	if err != nil {
 		return err
 	}
@@ -133,6 +134,7 @@ func needsRestart(old, next *configs.Gateway) error {
 		{"trust.state", old.Trust.State, next.Trust.State},
 		{"runtimes", old.Runtimes, next.Runtimes},
 		{"memory", old.Memory, next.Memory},
+		{"audit", old.Audit, next.Audit},
 		{"operators", old.Operators, next.Operators},
 	} {
 		if !reflect.DeepEqual(k.old, k.next) {

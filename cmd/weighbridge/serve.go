@@ -102,7 +102,12 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err := readable(cfg.Trust.Statements); err != nil {
 		return err
 	}
-	policy, err := acceptPolicy(log, cfg.Trust, state)
+	trail, err := openTrail(cfg.Audit, initState, log)
+	if err != nil {
+		return err
+	}
+	defer closeTrail(log, trail)
+	policy, err := acceptPolicy(ctx, log, cfg.Trust, state, trail)
 	if err != nil {
 		return err
 	}
@@ -118,7 +123,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	pool := seal.NewPool(memoryBudget(cfg))
 	defer pool.Close()
 	cat, err := catalog.New(catalog.Config{
-		State: state, NewBackend: backend, Pool: pool, Now: time.Now, Log: log,
+		State: state, Trail: trail, NewBackend: backend, Pool: pool, Now: time.Now, Log: log,
 		Meter: tel.Meter("weighbridge/catalog"), Tracer: tel.Tracer("weighbridge/catalog"),
 	})
 	if err != nil {
@@ -144,7 +149,8 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	rules.Store(first)
 	gw, err := gateway.New(gateway.Config{
 		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Log: log,
-		Meter: tel.Meter("weighbridge/gateway"), Tracer: tel.Tracer("weighbridge/gateway"),
+		Refused: func(caller string) { trail.RefusedCaller(caller, "", "access") },
+		Meter:   tel.Meter("weighbridge/gateway"), Tracer: tel.Tracer("weighbridge/gateway"),
 	})
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if listeners.metrics != nil {
 		g.Go(func() error { return serveMetrics(running, listeners.metrics, tel.Handler()) })
 	}
-	r := reloader{log: log, path: path, running: &current, state: state, rules: &rules, catalog: cat, identity: id}
+	r := reloader{log: log, path: path, running: &current, state: state, trail: trail, rules: &rules, catalog: cat, identity: id}
 	g.Go(func() error { return r.run(ctx, hangups) })
 	log.Info("gateway listens", "grpc", address(listeners.grpc), "http", address(listeners.http), "control", cfg.Listen.Control,
 		"metrics", address(listeners.metrics), "channels", len(cfg.Channels), "policy", policy.Digest())

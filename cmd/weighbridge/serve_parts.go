@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway"
+	"github.com/weighbridge/weighbridge/gateway/audit"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -24,7 +26,10 @@ import (
 )
 
 // acceptPolicy reads the trust policy, from its file or as it was accepted last, and makes its acceptance durable.
-func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust.Policy, error) {
+//
+// It takes effect only after it was recorded, unless it serves nothing that is not served already: what only takes away must
+// not wait for a log that can't be written.
+func acceptPolicy(ctx context.Context, log *slog.Logger, t configs.Trust, state *store.State, trail catalog.Trail) (*trust.Policy, error) {
 	anchor, err := anchorOf(t)
 	if err != nil {
 		return nil, err
@@ -56,6 +61,14 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	if current != nil && current.PolicyDigest == policy.Digest() {
 		return policy, nil
 	}
+	record := audit.Record{Kind: audit.KindPolicy, Statement: policy.Digest()}
+	if _, err := trail.Append(ctx, record); err != nil {
+		if !onlyReduces(t, state, last, policy) {
+			return nil, fmt.Errorf("trust.policy: record its acceptance: %w", err)
+		}
+		trail.Note(record)
+		log.Error("the audit log can't be written; a policy that only takes away is taken over all the same", "policy", policy.Digest(), "err", err)
+	}
 	// The copy first: after a crash between the two, the floor still asks for a policy that is there.
 	if err := state.KeepPolicy(policy.Version(), data); err != nil {
 		return nil, fmt.Errorf("trust.policy: %w", err)
@@ -66,6 +79,21 @@ func acceptPolicy(log *slog.Logger, t configs.Trust, state *store.State) (*trust
 	}
 	log.Info("trust policy accepted", "version", policy.Version(), "policy", policy.Digest(), "expires", policy.Expires())
 	return policy, nil
+}
+
+// onlyReduces reports whether by the next policy no channel would serve anything but what it serves by the last, or nothing.
+func onlyReduces(t configs.Trust, state *store.State, last, next *trust.Policy) bool {
+	set, _, err := store.ReadStatements(append(slices.Clone(t.Statements), state.WithdrawnDir()))
+	if err != nil {
+		return false
+	}
+	before, after := trust.Decide(last, set, time.Now(), state.Floor()), trust.Decide(next, set, time.Now(), state.Floor())
+	for name, d := range after.Channels {
+		if d.Serve != "" && d.Serve != before.Channels[name].Serve {
+			return false
+		}
+	}
+	return true
 }
 
 // anchorOf is what the site pins.

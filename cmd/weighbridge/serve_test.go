@@ -223,6 +223,7 @@ func TestServe(t *testing.T) {
 		}
 	}
 	g.checkWatch(second)
+	g.checkTrail("policy", "load", "switch")
 	metrics, err := http.Get("http://" + metricsAddress + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +234,21 @@ func TestServe(t *testing.T) {
 		`weighbridge_expiry_time_seconds{kind="policy"} 4.1024448e+09`, `weighbridge_channel_serving{channel="chat"} 1`, `weighbridge_load_phase_duration_seconds_count{phase="hash"}`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("metrics hold no %s:\n%s", want, data)
+		}
+	}
+}
+
+// checkTrail verifies the gateway's log and wants records of these kinds in it.
+func (g *gatewayProcess) checkTrail(kinds ...string) {
+	g.t.Helper()
+	state := filepath.Join(g.Dir, "state")
+	if out, err := exec.CommandContext(g.t.Context(), "weighbridge", "audit", "verify", filepath.Join(state, "audit"), "--key", filepath.Join(state, "gateway.key.pub")).CombinedOutput(); err != nil {
+		g.t.Errorf("audit verify: %v: %s", err, out)
+	}
+	for _, kind := range kinds {
+		out, err := exec.CommandContext(g.t.Context(), "weighbridge", "audit", "show", filepath.Join(state, "audit"), "--kind", kind).CombinedOutput()
+		if err != nil || len(bytes.TrimSpace(out)) == 0 {
+			g.t.Errorf("audit show --kind %s: %v: %q, want a record", kind, err, out)
 		}
 	}
 }

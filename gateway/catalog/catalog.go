@@ -38,6 +38,7 @@ var (
 // Config is what a [Catalog] needs for its whole life. All fields are required.
 type Config struct {
 	State      *store.State
+	Trail      Trail
 	NewBackend func(kind string) (backends.Backend, error) // a fresh backend for one release
 	Pool       *seal.Pool                                  // the memory for the weights of all channels
 	Now        func() time.Time
@@ -298,7 +299,9 @@ func (c *Catalog) keepWithdrawals(decision trust.Decision, now time.Time) {
 	if withdraw(c.cfg.State.Floor()); !changed && !c.unsaved {
 		return
 	}
+	before := c.cfg.State.Floor()
 	err := c.cfg.State.Raise(withdraw)
+	c.noteWithdrawn(before, withdraw(before))
 	if c.unsaved = err != nil; c.unsaved {
 		c.cfg.Log.Error("a withdrawal was not saved; it holds for as long as its statement is there", "err", err)
 		return

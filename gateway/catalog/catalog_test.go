@@ -21,6 +21,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/backends/process"
+	"github.com/weighbridge/weighbridge/gateway/audit/audittest"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -47,6 +48,7 @@ type site struct {
 	backend func(kind string) (backends.Backend, error) // makes real ones, unless a test sets another
 	now     func() time.Time
 	lease   trust.Lease
+	trail   catalog.Trail // one is opened if there is none
 	meter   metric.Meter
 }
 
@@ -100,13 +102,20 @@ func (s *site) writeModel(name string, c tinygguf.Config) string {
 	return path
 }
 
+func (s *site) openTrail() catalog.Trail {
+	if s.trail == nil {
+		s.trail = audittest.Open(s.t)
+	}
+	return s.trail
+}
+
 // start runs a new catalog on the site, as a restarted gateway would.
 func (s *site) start(memory int64) {
 	s.t.Helper()
 	var err error
 	s.sockets = s.t.TempDir()
 	s.cat, err = catalog.New(catalog.Config{
-		State: s.state, Pool: seal.NewPool(memory), NewBackend: s.backend, Now: s.now, Log: s.log(),
+		State: s.state, Trail: s.openTrail(), Pool: seal.NewPool(memory), NewBackend: s.backend, Now: s.now, Log: s.log(),
 		Meter: s.meter, Tracer: tracenoop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {

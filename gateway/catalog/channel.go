@@ -97,6 +97,7 @@ func (ch *channel) hear(t target) {
 		return
 	}
 	ch.replace(nil, 0)
+	ch.noteStop(r, whyNot(t.decision))
 	if ch.wait == 0 {
 		ch.set(StateLoading, "")
 	} else {
@@ -220,6 +221,7 @@ func (ch *channel) load(ctx context.Context) error {
 	start := ch.c.cfg.Now()
 	r, err := ch.prepare(ctx, ch.c.start)
 	ch.c.metrics.loaded(ctx, ch.name, ch.c.cfg.Now().Sub(start), err)
+	ch.noteLoad(r, err)
 	if err != nil {
 		return err
 	}
@@ -310,6 +312,9 @@ func (ch *channel) commit(r *running) error {
 		return errSuperseded
 	}
 	if r.epoch.Load() != d.Epoch {
+		if err := ch.recordSwitch(r, d); err != nil {
+			return err
+		}
 		err := ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/weighbridge/weighbridge/gateway/audit/audittest"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -120,7 +121,7 @@ func TestSnapshotGivesUp(t *testing.T) {
 func TestSnapshotBeforeRun(t *testing.T) {
 	s := newWorld(t)
 	cat, err := catalog.New(catalog.Config{
-		State: s.state, Pool: seal.NewPool(1), NewBackend: s.backend, Now: s.now, Log: s.log(),
+		State: s.state, Trail: audittest.Open(t), Pool: seal.NewPool(1), NewBackend: s.backend, Now: s.now, Log: s.log(),
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {
