@@ -128,6 +128,24 @@ func (s *scene) amend() {
 	}
 }
 
+// TestLostQuorumSaysWhat: what the accepted release lacks is told, and who could supply it.
+func TestLostQuorumSaysWhat(t *testing.T) {
+	s := newScene(t, nil)
+	s.complete()
+	s.accept()
+	bob := s.doc.Identities["bob"]
+	bob.State = trust.State{Compromised: now.Add(-time.Hour)}
+	s.doc.Identities["bob"] = bob
+	s.amend()
+	if got := s.decide(); len(got.Missing) != 1 || describe(got.Missing[0]) != "approver 1/2 by carol" {
+		t.Errorf("missing %v, want an approval, which carol could give", got.Missing)
+	}
+	s.set = s.set[:len(s.set)-2] // the publication is withheld, which lacks nothing but itself
+	if got := s.decide(); len(got.Missing) != 1 || describe(got.Missing[0]) != "publisher 0/1 by shipper" {
+		t.Errorf("missing %v, want a publication", got.Missing)
+	}
+}
+
 // TestRetiredAfterwards: what someone signed before retiring counts where it was accepted, and nowhere else.
 func TestRetiredAfterwards(t *testing.T) {
 	s := newScene(t, duties)
