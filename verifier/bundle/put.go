@@ -51,7 +51,8 @@ func (b *Bundle) PutWeights(ctx context.Context, dir string, signature *statemen
 			return fmt.Errorf("import weights %s: %w", m.Root(), err)
 		}
 	}
-	if _, err := verifier.Verify(ctx, model, m, verifier.Options{}); err != nil {
+	// An import that was interrupted at its very end has left the signature there.
+	if _, err := verifier.Verify(ctx, model, m, verifier.Options{Signature: filepath.Join(model, signatureName)}); err != nil {
 		// What is there is not what was signed: the next try begins anew.
 		return errors.Join(fmt.Errorf("import weights %s: %w", m.Root(), err), os.RemoveAll(hidden))
 	}
@@ -129,6 +130,9 @@ func sizeOf(dir string) (total int64, err error) {
 	return total, err
 }
 
+// signatureName is that of the signature in a model's directory.
+const signatureName = "model.sig"
+
 var extension = regexp.MustCompile(`^\.[A-Za-z0-9]{1,16}$`)
 
 // reveal gives checked weights their name. A crash before the last rename leaves them out of sight, and after it they are
@@ -152,7 +156,12 @@ func reveal(hidden, name string, signature *statement.Signed) error {
 		}
 		return os.RemoveAll(hidden)
 	}
-	if err := store.WriteFile(filepath.Join(model, "model.sig"), signature.Bundle(), 0o644); err != nil {
+	// Written beside the model and moved into it: an unlisted file that is half there would spoil the next try.
+	ready := filepath.Join(hidden, "signature")
+	if err := store.WriteFile(ready, signature.Bundle(), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(ready, filepath.Join(model, signatureName)); err != nil {
 		return err
 	}
 	err = filepath.WalkDir(model, func(path string, e fs.DirEntry, err error) error {

@@ -47,6 +47,9 @@ func signatures(dir string) (map[string]string, error) {
 		return nil, fmt.Errorf("look for weights: %s holds more than %d entries", dir, maxWeightEntries)
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") { // what is being written
+			continue
+		}
 		path := filepath.Join(dir, e.Name())
 		switch model, signed := strings.CutSuffix(path, ".sig"); {
 		case e.Name() == "model.sig":

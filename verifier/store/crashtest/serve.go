@@ -164,6 +164,27 @@ func (s server) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.S
 	})
 }
 
+// Rmdir implements [fuse.RawFileSystem].
+func (s server) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return s.disk.change(func() fuse.Status {
+		n := s.disk.child(in.NodeId, name)
+		switch {
+		case n == nil:
+			return fuse.ENOENT
+		case len(n.names) > 0:
+			return fuse.Status(unix.ENOTEMPTY)
+		}
+		delete(s.disk.node(in.NodeId).names, name)
+		return fuse.OK
+	})
+}
+
+// StatFs implements [fuse.RawFileSystem]. There is room for more than a test writes.
+func (s server) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	out.Bsize, out.Blocks, out.Bfree, out.Bavail, out.NameLen = 4096, 1<<20, 1<<20, 1<<20, 255
+	return fuse.OK
+}
+
 // Rename implements [fuse.RawFileSystem].
 func (s server) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
 	return s.disk.change(func() fuse.Status {
