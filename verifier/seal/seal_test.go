@@ -287,7 +287,7 @@ func TestLoadRefuses(t *testing.T) {
 // checkNothingLeft is what must hold after each load that failed.
 func checkNothingLeft(t *testing.T, pool *seal.Pool, files int) {
 	t.Helper()
-	if after := descriptors(t); after != files {
+	if after := descriptors(t); after > files {
 		t.Errorf("%d descriptors are left open", after-files)
 	}
 	stacks := make([]byte, 1<<20)
