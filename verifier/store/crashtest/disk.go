@@ -47,7 +47,7 @@ type Fault struct {
 	Errno syscall.Errno
 	// Rest has all that are counted fail from then on.
 	Rest bool
-	// Late has the operation take effect before it fails.
+	// Late has the operation take effect, where it can, before it fails.
 	Late bool
 	// Then is called before whoever asked hears of the failure, to kill it. It must not use the disk.
 	Then func()
@@ -150,9 +150,7 @@ func (d *Disk) counted(effect func() fuse.Status) fuse.Status {
 		return fuse.Status(f.Errno)
 	}
 	if f.Late {
-		if status := effect(); !status.Ok() {
-			return status
-		}
+		effect()
 	}
 	if f.Then != nil {
 		f.Then()
