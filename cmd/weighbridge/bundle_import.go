@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway/audit"
 	"github.com/weighbridge/weighbridge/verifier/bundle"
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -21,8 +22,12 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-// followTimeout is how long a running gateway may take to take over a policy, which it does within a second.
-const followTimeout = 30 * time.Second
+const (
+	// followTimeout is how long a running gateway may take to take over a policy, which it does within a second.
+	followTimeout = 30 * time.Second
+	// followPoll is how often is looked whether it has.
+	followPoll = 50 * time.Millisecond
+)
 
 func newBundleImportCmd(s streams) *cobra.Command {
 	var config string
@@ -114,14 +119,19 @@ func importBundle(ctx context.Context, config, path string, initState bool) (tol
 	if err := in.checkAge(b); err != nil {
 		return told, err
 	}
-	after := in.decide(policy, b.Statements)
-	if err := checkForged(after); err != nil {
+	if err := checkForged(trust.Decide(policy, b.Statements, time.Now(), in.floor)); err != nil {
 		return told, err
 	}
+	after := in.decide(policy, b.Statements)
 	need, err := in.missing(b, after)
 	if err != nil {
 		return told, err
 	}
+	taker, err := in.policyTaker(policies, initState)
+	if err != nil {
+		return told, err
+	}
+	defer taker.close()
 	for _, signature := range need {
 		if err := b.PutWeights(ctx, in.cfg.Weights[0], signature); err != nil {
 			return told, err
@@ -130,8 +140,10 @@ func importBundle(ctx context.Context, config, path string, initState bool) (tol
 	if told.Statements, err = b.PutStatements(in.cfg.Trust.Statements[0]); err != nil {
 		return told, err
 	}
-	if err := in.replacePolicies(ctx, policies); err != nil {
-		return told, err
+	for _, u := range policies {
+		if err := taker.take(ctx, u); err != nil {
+			return told, err
+		}
 	}
 	told.Policy, told.Channels = policy.Version(), in.changes(after)
 	return told, nil
@@ -245,71 +257,86 @@ func (in *site) missing(b *bundle.Bundle, after trust.Decision) (need []*stateme
 	return need, nil
 }
 
-// replacePolicies makes new policies those that the gateway decides by, one after the other.
-func (in *site) replacePolicies(ctx context.Context, policies []update) error {
-	state, err := store.OpenState(in.cfg.Trust.State)
-	fresh := errors.Is(err, store.ErrNoState)
-	if fresh {
-		if err := store.CreateState(in.cfg.Trust.State); err != nil {
-			return err
-		}
-		state, err = store.OpenState(in.cfg.Trust.State)
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return in.handOver(ctx, policies)
-	}
-	if err != nil {
-		return err
-	}
-	defer state.Close()
-	trail, err := openTrail(in.cfg.Audit, fresh, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer closeTrail(slog.New(slog.DiscardHandler), trail)
-	for _, u := range policies {
-		// As the gateway does it: the record, the copy, and then the floor.
-		if _, err := trail.Append(ctx, audit.Record{Kind: audit.KindPolicy, Statement: u.policy.Digest()}); err != nil {
-			return err
-		}
-		if err := state.KeepPolicy(u.policy.Version(), u.lines); err != nil {
-			return err
-		}
-		if err := state.Raise(func(f trust.Floor) trust.Floor { return f.AcceptPolicy(u.policy, time.Now()) }); err != nil {
-			return err
-		}
-		if err := store.WriteFile(in.cfg.Trust.Policy, u.lines, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+// A policyTaker makes a policy the one that the gateway decides by. Where no gateway runs it does as that would: it has the
+// state and the log, and they were there, or could be made, before anything was changed.
+type policyTaker struct {
+	cfg   *configs.Gateway
+	state *store.State // nil: a gateway runs
+	trail *audit.Log
 }
 
-// handOver gives policies to a gateway that runs: it follows its policy file, and takes one version at a time.
-func (in *site) handOver(ctx context.Context, policies []update) error {
-	for _, u := range policies {
-		if err := store.WriteFile(in.cfg.Trust.Policy, u.lines, 0o644); err != nil {
-			return err
-		}
-		late := time.After(followTimeout)
-		poll := time.NewTicker(50 * time.Millisecond)
-		defer poll.Stop()
-		for {
-			floor, err := store.ReadFloor(filepath.Join(in.cfg.Trust.State, store.FloorName))
-			if err != nil {
-				return err
-			}
-			if floor.PolicyVersion >= u.policy.Version() {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-late:
-				return withHint(fmt.Errorf("the gateway did not take over policy version %d", u.policy.Version()), "see its log, and run the import again")
-			case <-poll.C:
-			}
+// policyTaker opens what taking policies over needs, and makes what a new site has not yet.
+func (in *site) policyTaker(policies []update, initState bool) (*policyTaker, error) {
+	p := &policyTaker{cfg: in.cfg}
+	if in.stateful && len(policies) == 0 {
+		return p, nil
+	}
+	if !in.stateful {
+		if err := store.CreateState(in.cfg.Trust.State); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	state, err := store.OpenState(in.cfg.Trust.State)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.trail, err = openTrail(in.cfg.Audit, initState, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, errors.Join(err, state.Close())
+	}
+	p.state = state
+	return p, nil
+}
+
+func (p *policyTaker) close() {
+	if p.state != nil {
+		closeTrail(slog.New(slog.DiscardHandler), p.trail)
+		p.state.Close()
+	}
+}
+
+// take makes one more policy count. As the gateway does it: the record, the copy, and then the floor. The policy's own file
+// comes before the floor too, so that an import that was interrupted finds the policy still to be taken.
+func (p *policyTaker) take(ctx context.Context, u update) error {
+	if p.state == nil {
+		return p.handOver(ctx, u)
+	}
+	if _, err := p.trail.Append(ctx, audit.Record{Kind: audit.KindPolicy, Statement: u.policy.Digest()}); err != nil {
+		return err
+	}
+	if err := p.state.KeepPolicy(u.policy.Version(), u.lines); err != nil {
+		return err
+	}
+	if err := store.WriteFile(p.cfg.Trust.Policy, u.lines, 0o644); err != nil {
+		return err
+	}
+	return p.state.Raise(func(f trust.Floor) trust.Floor { return f.AcceptPolicy(u.policy, time.Now()) })
+}
+
+// handOver gives a policy to a gateway that runs: it follows its policy file, and takes one version at a time.
+func (p *policyTaker) handOver(ctx context.Context, u update) error {
+	if err := store.WriteFile(p.cfg.Trust.Policy, u.lines, 0o644); err != nil {
+		return err
+	}
+	late := time.After(followTimeout)
+	poll := time.NewTicker(followPoll)
+	defer poll.Stop()
+	for {
+		floor, err := store.ReadFloor(filepath.Join(p.cfg.Trust.State, store.FloorName))
+		if err != nil {
+			return err
+		}
+		if floor.PolicyVersion >= u.policy.Version() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late:
+			return withHint(fmt.Errorf("the gateway did not take over policy version %d", u.policy.Version()), "see its log, and run the import again")
+		case <-poll.C:
+		}
+	}
 }

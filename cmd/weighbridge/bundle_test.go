@@ -375,3 +375,65 @@ func TestBundleResumes(t *testing.T) {
 		})
 	}
 }
+
+// TestBundleBesideWhatIsHere: what lies at the site may keep an import away or not, and then nothing is half done.
+func TestBundleBesideWhatIsHere(t *testing.T) {
+	e := newExporter(t)
+	file := e.export("chat.tar")
+	forged := func(site testSite) {
+		for _, name := range mustGlob(t, filepath.Join(e.Statements, "*")) {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := strings.Index(string(data), `"sig":"`) + len(`"sig":"`) + 20
+			data[at] = 'A' + ('Z'-data[at]+1)%2
+			writeTestFile(t, filepath.Join(site.dir, "statements", "forged-"+filepath.Base(name)), string(data))
+		}
+	}
+	for name, tt := range map[string]struct {
+		lies    func(testSite)
+		healed  func(testSite) // nil: nothing has to be
+		refusal string
+	}{
+		"forged statements": {forged, nil, ""},
+		"a log's directory that is a file": {
+			func(s testSite) {
+				if err := os.Mkdir(filepath.Join(s.dir, "state"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				writeTestFile(t, filepath.Join(s.dir, "state", "audit"), "")
+			},
+			func(s testSite) { os.Remove(filepath.Join(s.dir, "state", "audit")) }, "audit.dir",
+		},
+		"a policy's name that is a directory": {
+			func(s testSite) { os.MkdirAll(filepath.Join(s.dir, "policy.jsonl", "x"), 0o755) },
+			func(s testSite) { os.RemoveAll(filepath.Join(s.dir, "policy.jsonl")) }, "policy.jsonl",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := newSite(t, e.World)
+			tt.lies(site)
+			if tt.healed != nil {
+				status, _, stderr := runModel(t, "bundle", "import", file, "--config", site.config, "--init-state")
+				if visible := mustGlob(t, filepath.Join(site.dir, "statements", "*")); status == exitDone || !strings.Contains(stderr, tt.refusal) || len(visible) > 0 {
+					t.Errorf("status %d, %q are visible: %s", status, visible, stderr)
+				}
+				tt.healed(site)
+			}
+			site.bring(exitDone, file, "--init-state")
+			if site.serves() != e.release {
+				t.Error("nothing serves after the import")
+			}
+		})
+	}
+}
+
+func mustGlob(t *testing.T, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}

@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
@@ -15,7 +16,7 @@ import (
 // malformed is the reason of what lies among the statements and is none: it can't be taken for signed by anyone.
 func malformed(p store.Problem) trust.Reason {
 	rule := trust.RuleSignature
-	if strings.Contains(p.Err.Error(), "unknown field") {
+	if errors.Is(p.Err, statement.ErrUnknownField) {
 		rule = trust.RuleUnknownField
 	}
 	return trust.Reason{Rule: rule, Statement: p.Statement, Why: fmt.Sprintf("%s: %v", printable(p.File), p.Err)}

@@ -70,6 +70,9 @@ type wireStatement struct {
 	Predicate     jsontext.Value `json:"predicate"`
 }
 
+// ErrUnknownField means that something signed has a field that this version can't read: it may be of a later one.
+var ErrUnknownField = errors.New("unknown field")
+
 // Unmarshal is how JSON that somebody signed is read: duplicate names, unknown names, another case of a name and
 // invalid UTF-8 are all errors. Decisions quote them, so the same input gives the same text in every process; the
 // library's own is worded at random.
@@ -82,7 +85,7 @@ func Unmarshal(data []byte, into any) error {
 	at := strings.TrimPrefix(string(wrong.JSONPointer), "/")
 	switch {
 	case errors.Is(wrong.Err, json.ErrUnknownName):
-		return fmt.Errorf("unknown field %.200q", at)
+		return fmt.Errorf("%w %.200q", ErrUnknownField, at)
 	case wrong.Err != nil:
 		return fmt.Errorf("field %.200q: %w", at, wrong.Err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -17,9 +18,9 @@ var ErrOlder = errors.New("the backup is older than the state that is there")
 
 // backup is the file of [Backup].
 type backup struct {
-	Format int       `json:"format"`
-	Floor  floorFile `json:"floor"`
-	Policy []byte    `json:"policy"` // bundles, as JSON Lines
+	Format int            `json:"format"`
+	Floor  jsontext.Value `json:"floor"`  // what its file holds
+	Policy []byte         `json:"policy"` // bundles, as JSON Lines
 
 	Withdrawals [][]byte `json:"withdrawals,omitempty"` // bundles
 }
@@ -40,7 +41,11 @@ func Backup(dir, file string) error {
 	if err != nil {
 		return fmt.Errorf("back up state: %w", err)
 	}
-	b := backup{Format: floorFormat, Floor: floorFile{floorFormat, floor}, Policy: policy}
+	text, err := FormatFloor(floor)
+	if err != nil {
+		return fmt.Errorf("back up state: %w", err)
+	}
+	b := backup{Format: floorFormat, Floor: text, Policy: policy}
 	for _, w := range kept {
 		b.Withdrawals = append(b.Withdrawals, w.Bundle())
 	}
@@ -65,11 +70,14 @@ func Restore(file, dir string) error {
 	if err := json.Unmarshal(data, &b, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("restore state: read %s: %w", file, err)
 	}
-	if b.Format > floorFormat || b.Floor.Format > floorFormat {
+	if b.Format > floorFormat {
 		return fmt.Errorf("restore state: %s: %w", file, ErrLaterFormat)
 	}
-	floor := b.Floor.Floor
-	if err := b.check(); err != nil {
+	floor, err := ParseFloor(b.Floor)
+	if err != nil {
+		return fmt.Errorf("restore state: %s: floor: %w", file, err)
+	}
+	if err := checkPolicy(floor, b.Policy); err != nil {
 		return fmt.Errorf("restore state: %s: %w", file, err)
 	}
 	if err := makeDir(dir); err != nil {
@@ -111,12 +119,12 @@ func Restore(file, dir string) error {
 	return nil
 }
 
-// check makes sure that the policy is the one that the floor names.
-func (b backup) check() error {
-	if b.Floor.PolicyVersion == 0 {
+// checkPolicy makes sure that the policy is the one that the floor names.
+func checkPolicy(floor trust.Floor, policy []byte) error {
+	if floor.PolicyVersion == 0 {
 		return nil
 	}
-	bundles, err := statement.ParseLines(b.Policy)
+	bundles, err := statement.ParseLines(policy)
 	if err != nil {
 		return err
 	}
@@ -127,8 +135,8 @@ func (b backup) check() error {
 	if err != nil {
 		return err
 	}
-	if p.Digest() != b.Floor.PolicyDigest {
-		return fmt.Errorf("holds policy %s, but its floor accepted %s", p.Digest(), b.Floor.PolicyDigest)
+	if p.Digest() != floor.PolicyDigest {
+		return fmt.Errorf("holds policy %s, but its floor accepted %s", p.Digest(), floor.PolicyDigest)
 	}
 	return nil
 }

@@ -75,9 +75,11 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string][2]string{
-		"a later format":  {`"format":2`, `"format":3`},
-		"an unknown name": {`"policy":`, `"more":1,"policy":`},
-		"another policy":  {string(policy.Digest()), "sha256:" + strings.Repeat("0", 64)},
+		"a later format":                  {`"format":2`, `"format":3`},
+		"an unknown name":                 {`"policy":`, `"more":1,"policy":`},
+		"a later floor":                   {`"floor":{"format":2`, `"floor":{"format":3`},
+		"a floor that contradicts itself": {`"epoch":5`, `"epoch":-5`},
+		"another policy":                  {string(policy.Digest()), "sha256:" + strings.Repeat("0", 64)},
 	} {
 		bad := filepath.Join(t.TempDir(), "bad.json")
 		if err := os.WriteFile(bad, []byte(strings.ReplaceAll(string(data), change[0], change[1])), 0o600); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -37,8 +38,8 @@ type State struct {
 	dir  string
 	lock *os.File
 
-	mu    sync.Mutex
-	floor trust.Floor
+	raising sync.Mutex                  // held while the floor is written
+	floor   atomic.Pointer[trust.Floor] // as last saved: a disk that does not answer keeps nobody from reading it
 }
 
 // CreateState makes an empty state directory. Where there is a state already it changes nothing and returns an error
@@ -83,7 +84,9 @@ func OpenState(dir string) (*State, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	return &State{dir: dir, lock: lock, floor: floor}, nil
+	s := &State{dir: dir, lock: lock}
+	s.floor.Store(&floor)
+	return s, nil
 }
 
 // lockState takes a directory for this process alone, until what it returns is closed.
@@ -104,9 +107,7 @@ func (s *State) Close() error { return s.lock.Close() }
 
 // Floor returns the floor as last saved.
 func (s *State) Floor() trust.Floor {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.floor
+	return *s.floor.Load()
 }
 
 // Raise replaces the floor by what raise makes of it. When it returns nil the new floor is durable. On an error nothing
@@ -114,19 +115,19 @@ func (s *State) Floor() trust.Floor {
 // shows the new one: then that one stands in both, and is durable once a Raise returns nil, even one that changes
 // nothing. raise must not change what it is given.
 func (s *State) Raise(raise func(trust.Floor) trust.Floor) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.raising.Lock()
+	defer s.raising.Unlock()
 	path := filepath.Join(s.dir, FloorName)
-	next := raise(s.floor)
+	next := raise(s.Floor())
 	if err := writeFloor(path, next); err != nil {
 		switch there, rerr := ReadFloor(path); {
-		case rerr == nil && s.floor.Covers(there), errors.Is(rerr, fs.ErrNotExist): // the old one stands
+		case rerr == nil && s.Floor().Covers(there), errors.Is(rerr, fs.ErrNotExist): // the old one stands
 		default: // what is written next must not go back behind what a restart would find, or might
-			s.floor = next
+			s.floor.Store(&next)
 		}
 		return fmt.Errorf("save floor: %w", err)
 	}
-	s.floor = next
+	s.floor.Store(&next)
 	return nil
 }
 
