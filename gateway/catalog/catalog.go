@@ -7,6 +7,7 @@ package catalog
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,10 +77,11 @@ type Catalog struct {
 	set     []*statement.Signed        // as last read
 	ledger  *trust.Ledger              // of the policy in inputs
 	told    map[string]string          // what is wrong with each bad file, as logged
-	kept    map[*statement.Signed]bool // withdrawals that the state keeps
+	kept    map[[sha256.Size]byte]bool // bundles of withdrawals that the state keeps
 	next    time.Time                  // when something ends on which a decision rests; zero: nothing does
 	last    map[string]trust.Channel
-	unsaved bool // a withdrawal may be in the floor and yet not be durable
+	unsaved bool                     // a withdrawal may be in the floor and yet not be durable
+	noted   map[trust.Withdrawn]bool // withdrawals that are recorded
 	active  sync.WaitGroup
 }
 
@@ -99,7 +101,10 @@ func New(cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c := &Catalog{cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, kept: map[*statement.Signed]bool{}, last: map[string]trust.Channel{}}
+	c := &Catalog{
+		cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, kept: map[[sha256.Size]byte]bool{},
+		last: map[string]trust.Channel{}, noted: map[trust.Withdrawn]bool{},
+	}
 	c.channels.Store(&map[string]*channel{})
 	if err := c.observe(cfg.Meter); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
@@ -185,6 +190,9 @@ func (c *Catalog) publishChannels(ctx context.Context) {
 	c.channels.Store(&all)
 	for name, ch := range old {
 		if all[name] == nil {
+			if r := ch.current.Load(); r != nil {
+				ch.noteStop(r, "the configuration names this channel no more")
+			}
 			ch.stop()
 			delete(c.last, name)
 		}

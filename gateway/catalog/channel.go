@@ -173,7 +173,7 @@ func (ch *channel) step(ctx context.Context) error {
 		}
 		return nil // checkEvery asks again
 	default:
-		return ch.commit(r)
+		return ch.commit(ctx, r)
 	}
 }
 
@@ -225,7 +225,7 @@ func (ch *channel) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ch.commit(r); err != nil {
+	if err := ch.commit(ctx, r); err != nil {
 		r.discard()
 		return err
 	}
@@ -239,34 +239,41 @@ func (ch *channel) load(ctx context.Context) error {
 
 // prepare makes what is wanted run, by start; it gives up when another release is wanted meanwhile.
 func (ch *channel) prepare(ctx context.Context, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	p := newProgress(ch.name, ch.wanted.decision.Serve)
 	ch.progress.Store(p)
 	defer ch.progress.Store(nil)
-	type result struct {
-		r   *running
-		err error
+	var r *running
+	t := ch.wanted
+	err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
+		r, err = start(ctx, p, t)
+		return err
+	})
+	if errors.Is(err, errSuperseded) && r != nil { // done before it heard of the cancellation
+		r.discard()
 	}
-	done, t := make(chan result, 1), ch.wanted
-	go func() {
-		r, err := start(ctx, p, t)
-		done <- result{r, err}
-	}()
-	superseded := false
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// meanwhile does what may take long while the channel goes on to hear what is wanted. Once that is another release, what
+// is done is cancelled, and whatever comes of it is errSuperseded.
+func (ch *channel) meanwhile(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done, release, superseded := make(chan error, 1), ch.wanted.decision.Serve, false
+	go func() { done <- do(ctx) }()
 	for {
 		select {
-		case res := <-done:
-			if superseded && res.err == nil { // done before it heard of the cancellation
-				res.r.discard()
-			}
+		case err := <-done:
 			if superseded {
-				return nil, errSuperseded
+				return errSuperseded
 			}
-			return res.r, res.err
+			return err
 		case next := <-ch.mail:
 			ch.hear(next)
-			if next.decision.Serve != t.decision.Serve {
+			if next.decision.Serve != release {
 				superseded = true
 				cancel()
 			}
@@ -296,7 +303,7 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 	fresh.loadTime = failed.loadTime
 	fresh.epoch.Store(failed.epoch.Load())
 	fresh.publication.Store(failed.publication.Load())
-	if err := ch.commit(fresh); err != nil {
+	if err := ch.commit(ctx, fresh); err != nil {
 		fresh.discard()
 		return err
 	}
@@ -306,22 +313,23 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 
 // commit makes the publication that r serves by durable. Nothing switches before this returns nil. Meanwhile the newest
 // word may have become another: what it does not allow is not committed.
-func (ch *channel) commit(r *running) error {
-	d, policy, now := ch.wanted.decision, ch.wanted.policy, ch.c.cfg.Now()
-	if r.release != d.Serve || !d.AcceptsLevel(string(r.memory.level())) {
-		return errSuperseded
-	}
-	if r.epoch.Load() != d.Epoch {
-		if err := ch.recordSwitch(r, d); err != nil {
+func (ch *channel) commit(ctx context.Context, r *running) error {
+	for {
+		t := ch.wanted
+		if r.release != t.decision.Serve || !t.decision.AcceptsLevel(string(r.memory.level())) {
+			return errSuperseded
+		}
+		if r.epoch.Load() == t.decision.Epoch {
+			break
+		}
+		// A disk that does not answer must not keep the channel from hearing that it has to stop.
+		if err := ch.meanwhile(ctx, func(ctx context.Context) error { return ch.accept(ctx, r, t) }); err != nil {
 			return err
 		}
-		err := ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, d, policy, now) })
-		if err != nil {
-			return err
-		}
-		r.epoch.Store(d.Epoch)
-		r.publication.Store(&d.Publication)
+		r.epoch.Store(t.decision.Epoch)
+		r.publication.Store(&t.decision.Publication)
 	}
+	d := ch.wanted.decision
 	r.fallback.Store(d.Fallback)
 	why := d.Stale
 	if d.Fallback {
@@ -329,6 +337,20 @@ func (ch *channel) commit(r *running) error {
 	}
 	ch.set(StateReady, why)
 	return nil
+}
+
+// accept records that r is about to serve, and then has the floor remember it. A crash between the two leaves a record of
+// what did not happen, and never the reverse.
+func (ch *channel) accept(ctx context.Context, r *running, t target) error {
+	if _, err := ch.c.cfg.Trail.Append(ctx, ch.switching(r, t.decision)); err != nil {
+		return fmt.Errorf("record the switch: %w", err)
+	}
+	if ctx.Err() != nil {
+		ch.noteStop(r, "it did not come to serve: another release is wanted by now")
+		return ctx.Err()
+	}
+	now := ch.c.cfg.Now()
+	return ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, t.decision, t.policy, now) })
 }
 
 // replace publishes r (or nothing) and retires what served before: its requests may finish for as long as drain.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,11 +23,9 @@ func (c *Catalog) decide() {
 	c.tellUnread(err)
 	c.tell(bad)
 	now := c.cfg.Now()
-	c.keepTime(now)
 	c.ledger.Follow(c.set)
 	floor := c.cfg.State.Floor()
 	decision := c.inputs.decide(c.ledger, floor, now)
-	c.keepWithdrawals(decision, now)
 	c.next = time.Time{}
 	if most := c.inputs.Lease.MaxStaleness; most > 0 {
 		c.endsAt(floor.Heard.Add(most+time.Second), now) // a lease has run out only after its last moment
@@ -46,6 +45,9 @@ func (c *Catalog) decide() {
 		ch.decided.Store(&t)
 		ch.want(t)
 	}
+	// Only now: a disk that is slow, or does not answer, must not keep a channel from hearing that it has to stop.
+	c.keepTime(now)
+	c.keepWithdrawals(decision, now)
 }
 
 // sources are the directories that statements come from: those that are watched, and the state's own, which withdrawals
@@ -141,9 +143,12 @@ func (c *Catalog) keepStatements(decision trust.Decision) error {
 	}
 	var errs []error
 	for _, s := range c.set {
-		if count[s.ID()] && !c.kept[s] {
+		if !count[s.ID()] {
+			continue
+		}
+		if sum := sha256.Sum256(s.Bundle()); !c.kept[sum] {
 			err := c.cfg.State.KeepWithdrawal(s)
-			c.kept[s] = err == nil
+			c.kept[sum] = err == nil
 			errs = append(errs, err)
 		}
 	}

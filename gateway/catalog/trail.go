@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/weighbridge/weighbridge/gateway/audit"
@@ -18,8 +17,8 @@ type Trail interface {
 	Note(r audit.Record)
 }
 
-// recordSwitch records that a channel is about to serve r, as its publication says or in place of one that no longer counts.
-func (ch *channel) recordSwitch(r *running, d trust.Channel) error {
+// switching is the record that a channel is about to serve r, as its publication says or in place of one that no longer counts.
+func (ch *channel) switching(r *running, d trust.Channel) audit.Record {
 	kind, why := audit.KindSwitch, ""
 	floor := ch.c.cfg.State.Floor().Channels[ch.name]
 	switch {
@@ -30,13 +29,9 @@ func (ch *channel) recordSwitch(r *running, d trust.Channel) error {
 	case d.Epoch == floor.Epoch:
 		why = "brought up again"
 	}
-	_, err := ch.c.cfg.Trail.Append(context.Background(), audit.Record{
+	return audit.Record{
 		Kind: kind, Channel: ch.name, Release: r.release, Statement: d.Publication, Level: string(r.memory.level()), Why: why,
-	})
-	if err != nil {
-		return fmt.Errorf("record the switch: %w", err)
 	}
-	return nil
 }
 
 // noteStop records that a channel serves a release no more.
@@ -55,12 +50,13 @@ func (ch *channel) noteLoad(r *running, err error) {
 	}
 }
 
-// noteWithdrawn records what a decision took away that was there before.
+// noteWithdrawn records what a decision took away that was there before, once, however often saving that fails.
 func (c *Catalog) noteWithdrawn(before, after trust.Floor) {
 	for _, w := range after.Withdrawn {
-		if slices.Contains(before.Withdrawn, w) {
+		if slices.Contains(before.Withdrawn, w) || c.noted[w] {
 			continue
 		}
+		c.noted[w] = true
 		r := audit.Record{Kind: audit.KindWithdrawal, Channel: w.Channel, Release: w.Release}
 		if w.Weights != "" {
 			r.Why = "weights " + w.Weights

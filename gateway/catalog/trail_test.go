@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,4 +97,56 @@ func TestFullDisk(t *testing.T) {
 	s.untilServes(b)
 	s.until("the withdrawal in the floor", func(catalog.Status) bool { return len(state.Floor().Withdrawn) > 0 })
 	s.until("its record", func(catalog.Status) bool { return slices.Contains(kinds(t, logDir), audit.KindWithdrawal) })
+}
+
+// A stuck trail takes no record before it is let go.
+type stuck struct {
+	catalog.Trail
+	asked chan audit.Kind
+	free  chan struct{}
+}
+
+func (s *stuck) Append(ctx context.Context, r audit.Record) (int64, error) {
+	select {
+	case s.asked <- r.Kind:
+	default:
+	}
+	select {
+	case <-s.free:
+		return s.Trail.Append(ctx, r)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// TestStuckLog: while the log does not answer nothing new serves, and what is withdrawn stops all the same.
+func TestStuckLog(t *testing.T) {
+	s := newWorld(t)
+	stage := newStage()
+	s.backend = stage.backend
+	s.policy = s.SignPolicy(func(d *trust.Document) {
+		rules := d.Channels["chat"]
+		rules.Withdraw = &trust.Rule{Role: "approver"}
+		d.Channels["chat"] = rules
+	})
+	trail := &stuck{audittest.Open(t), make(chan audit.Kind, 1), make(chan struct{}, 1)}
+	s.trail = trail
+	trail.free <- struct{}{}
+	s.start(gib)
+	a := s.release("a.gguf", 1, nil)
+	stage.next(t).verdict <- nil
+	s.untilServes(a)
+	<-trail.asked
+	b := s.release("b.gguf", 2, nil)
+	stage.next(t).verdict <- nil
+	if kind := <-trail.asked; kind != audit.KindSwitch {
+		t.Fatalf("asked to record a %s, want a %s", kind, audit.KindSwitch)
+	}
+	s.Withdraw(trusttest.Carol, a)
+	s.within(soon, "nothing of the first serves", func(st catalog.Status) bool { return st.Release == "" })
+	if got := s.state.Floor().Channels["chat"].Epoch; got != 1 {
+		t.Errorf("the floor is at epoch %d, want 1: nothing of epoch 2 is recorded", got)
+	}
+	close(trail.free)
+	s.untilServes(b)
 }
