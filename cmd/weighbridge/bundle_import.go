@@ -169,8 +169,8 @@ func (in *site) changes(after trust.Decision) map[string]change {
 
 // An update is a policy that is new here.
 type update struct {
-	policy *trust.Policy
-	lines  []byte
+	policy, last *trust.Policy // and the one before, if there is one
+	lines        []byte
 }
 
 // follow returns the bundle's policies that are new here, each accepted after the one before it.
@@ -204,7 +204,7 @@ func (in *site) follow(b *bundle.Bundle) ([]update, error) {
 		for _, s := range byVersion[version] {
 			lines.Write(s.Bundle())
 		}
-		all = append(all, update{p, lines.Bytes()})
+		all = append(all, update{p, last, lines.Bytes()})
 		floor, last = floor.AcceptPolicy(p, floor.TimeHighWater), p
 	}
 	return all, nil
@@ -306,6 +306,7 @@ func (p *policyTaker) take(ctx context.Context, u update) error {
 	if _, err := p.trail.Append(ctx, audit.Record{Kind: audit.KindPolicy, Statement: u.policy.Digest()}); err != nil {
 		return err
 	}
+	noteIdentities(p.trail, u.last, u.policy)
 	if err := p.state.KeepPolicy(u.policy.Version(), u.lines); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ func acceptPolicy(ctx context.Context, log *slog.Logger, t configs.Trust, state 
 		trail.Note(record)
 		log.Error("the audit log can't be written; a policy that only takes away is taken over all the same", "policy", policy.Digest(), "err", err)
 	}
+	noteIdentities(trail, last, policy)
 	// The copy first: after a crash between the two, the floor still asks for a policy that is there.
 	if err := state.KeepPolicy(policy.Version(), data); err != nil {
 		return nil, fmt.Errorf("trust.policy: %w", err)
@@ -79,6 +80,13 @@ func acceptPolicy(ctx context.Context, log *slog.Logger, t configs.Trust, state 
 	}
 	log.Info("trust policy accepted", "version", policy.Version(), "policy", policy.Digest(), "expires", policy.Expires())
 	return policy, nil
+}
+
+// noteIdentities records which identities came, changed or went by a policy whose own record says that it is in force.
+func noteIdentities(trail catalog.Trail, last, next *trust.Policy) {
+	for _, change := range trust.IdentityChanges(last, next) {
+		trail.Note(audit.Record{Kind: audit.KindIdentity, Identity: change.Identity, Statement: next.Digest(), Why: change.What})
+	}
 }
 
 // onlyReduces reports whether by the next policy no channel would serve anything but what it serves by the last, or nothing.

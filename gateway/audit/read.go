@@ -59,3 +59,16 @@ func Read(dir string, from int64, visit func(index int64, entry []byte) error) (
 	}
 	return origin, size, nil
 }
+
+// Records calls visit for each record that is in the log, in order, but for those that a later version wrote. It verifies
+// nothing.
+func (l *Log) Records(visit func(Record) error) error {
+	_, _, err := Read(l.config.Dir, 0, func(_ int64, entry []byte) error {
+		r, err := ParseRecord(entry)
+		if err != nil {
+			return nil //nolint:nilerr // of a kind that this version does not know
+		}
+		return visit(r)
+	})
+	return err
+}

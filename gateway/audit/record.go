@@ -21,15 +21,15 @@ type Kind string
 
 // The kinds of records.
 const (
-	KindStatementAccepted Kind = "statement-accepted" // a statement counts: Statement, Identity, Channel
-	KindStatementRefused  Kind = "statement-refused"  // a statement does not count: Rule and Why
+	KindStatementAccepted Kind = "statement-accepted" // an identity of the policy signed it: Statement, Identity
+	KindStatementRefused  Kind = "statement-refused"  // it counts for nothing: Rule and Why; Statement and Identity where known
 	KindPolicy            Kind = "policy"             // another trust policy is in force: Statement
 	KindLoad              Kind = "load"               // weights are loaded for a channel: Release, Level
 	KindSwitch            Kind = "switch"             // a channel serves another release: Release, Statement, Level
 	KindRollback          Kind = "rollback"           // a channel serves an earlier release again
 	KindWithdrawal        Kind = "withdrawal"         // a release was withdrawn
 	KindStop              Kind = "stop"               // a channel serves nothing any more: Why
-	KindIdentity          Kind = "identity"           // an identity came, changed or went
+	KindIdentity          Kind = "identity"           // an identity came, changed or went: Identity, Why, and the policy in Statement
 	KindRefusedCallers    Kind = "refused-callers"    // calls that were refused: Caller, Count; no Caller: of all others together
 	KindReceipt           Kind = "receipt"            // a receipt was given: its digest is Statement
 	KindGap               Kind = "gap"                // Count records are missing here, because they could not be written

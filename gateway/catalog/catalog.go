@@ -72,17 +72,18 @@ type Catalog struct {
 	unread   atomic.Pointer[string]              // why directories of statements can't be read
 
 	// Owned by Run.
-	inputs  Inputs
-	files   store.Statements
-	set     []*statement.Signed        // as last read
-	ledger  *trust.Ledger              // of the policy in inputs
-	told    map[string]string          // what is wrong with each bad file, as logged
-	kept    map[[sha256.Size]byte]bool // bundles of withdrawals that the state keeps
-	next    time.Time                  // when something ends on which a decision rests; zero: nothing does
-	last    map[string]trust.Channel
-	unsaved bool                     // a withdrawal may be in the floor and yet not be durable
-	noted   map[trust.Withdrawn]bool // withdrawals that are recorded
-	active  sync.WaitGroup
+	inputs   Inputs
+	files    store.Statements
+	set      []*statement.Signed        // as last read
+	ledger   *trust.Ledger              // of the policy in inputs
+	told     map[string]string          // what is wrong with each bad file, as logged
+	kept     map[[sha256.Size]byte]bool // bundles of withdrawals that the state keeps
+	next     time.Time                  // when something ends on which a decision rests; zero: nothing does
+	last     map[string]trust.Channel
+	recorder recorder                 // of how statements are judged
+	unsaved  bool                     // a withdrawal may be in the floor and yet not be durable
+	noted    map[trust.Withdrawn]bool // withdrawals that are recorded
+	active   sync.WaitGroup
 }
 
 // New returns a catalog that serves nothing until Run.
@@ -105,6 +106,7 @@ func New(cfg Config) (*Catalog, error) {
 		cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, kept: map[[sha256.Size]byte]bool{},
 		last: map[string]trust.Channel{}, noted: map[trust.Withdrawn]bool{},
 	}
+	c.recorder = newRecorder(cfg.Trail, func(err error) { cfg.Log.Warn("audit log has not all statements yet", "err", err) })
 	c.channels.Store(&map[string]*channel{})
 	if err := c.observe(cfg.Meter); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
@@ -117,6 +119,7 @@ func (c *Catalog) Run(ctx context.Context, in Inputs) {
 	ctx, stop := context.WithCancel(ctx)
 	defer c.active.Wait()
 	defer stop()
+	c.active.Go(func() { c.recorder.run(ctx) })
 	for next := &in; next != nil; {
 		next = c.follow(ctx, *next)
 	}

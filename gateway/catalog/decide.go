@@ -21,9 +21,9 @@ func (c *Catalog) decide() {
 	set, bad, err := c.files.Read(c.sources(c.inputs))
 	c.set = set // without what can't be read now and never was
 	c.tellUnread(err)
-	c.tell(bad)
 	now := c.cfg.Now()
-	c.ledger.Follow(c.set)
+	changed := c.ledger.Follow(c.set)
+	changed = c.tell(bad) || changed
 	floor := c.cfg.State.Floor()
 	decision := c.inputs.decide(c.ledger, floor, now)
 	c.next = time.Time{}
@@ -48,6 +48,9 @@ func (c *Catalog) decide() {
 	// Only now: a disk that is slow, or does not answer, must not keep a channel from hearing that it has to stop.
 	c.keepTime(now)
 	c.keepWithdrawals(decision, now)
+	if changed {
+		c.recorder.tell(append(c.ledger.Judged(), unreadable(bad)...))
+	}
 }
 
 // sources are the directories that statements come from: those that are watched, and the state's own, which withdrawals
@@ -78,16 +81,18 @@ func (c *Catalog) Problems() []string {
 // maxTold bounds what is logged about one file, which anyone may have written.
 const maxTold = 512
 
-// tell logs what is wrong with each file, once for as long as it stays so.
-func (c *Catalog) tell(bad []store.Problem) {
+// tell logs what is wrong with each file, once for as long as it stays so, and reports whether that is another than before.
+func (c *Catalog) tell(bad []store.Problem) (changed bool) {
 	told := make(map[string]string, len(bad))
 	for _, b := range bad {
 		told[b.File] = fmt.Sprintf("%.*s", maxTold, b.Err.Error())
 		if c.told[b.File] != told[b.File] {
+			changed = true
 			c.cfg.Log.Warn("statement file does not count", "file", b.File, "err", told[b.File])
 		}
 	}
 	c.told = told
+	return changed
 }
 
 // keepTime makes the time high-water mark durable once a minute. If that fails, what serves goes on: the mark in

@@ -15,6 +15,8 @@ type Trail interface {
 	Append(ctx context.Context, r audit.Record) (int64, error)
 	// Note never blocks and never fails. It is for what only reduces what is served, and for what is merely of interest.
 	Note(r audit.Record)
+	// Records calls visit for each record of the log, in order.
+	Records(visit func(audit.Record) error) error
 }
 
 // switching is the record that a channel is about to serve r, as its publication says or in place of one that no longer counts.

@@ -2,10 +2,12 @@ package catalog_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,16 +50,25 @@ func TestTrail(t *testing.T) {
 	}
 }
 
-// kinds are those of the records in a log.
-func kinds(t *testing.T, dir string) (all []audit.Kind) {
+// records returns those in a log.
+func records(t *testing.T, dir string) (all []audit.Record) {
 	t.Helper()
 	_, _, err := audit.Read(dir, 0, func(_ int64, entry []byte) error {
 		r, err := audit.ParseRecord(entry)
-		all = append(all, r.Kind)
+		all = append(all, r)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	return all
+}
+
+// kinds are those of the records in a log.
+func kinds(t *testing.T, dir string) (all []audit.Kind) {
+	t.Helper()
+	for _, r := range records(t, dir) {
+		all = append(all, r.Kind)
 	}
 	return all
 }
@@ -99,16 +110,19 @@ func TestFullDisk(t *testing.T) {
 	s.until("its record", func(catalog.Status) bool { return slices.Contains(kinds(t, logDir), audit.KindWithdrawal) })
 }
 
-// A stuck trail takes no record before it is let go.
+// A stuck trail takes no record of a switch before it is let go.
 type stuck struct {
 	catalog.Trail
-	asked chan audit.Kind
+	asked chan struct{}
 	free  chan struct{}
 }
 
 func (s *stuck) Append(ctx context.Context, r audit.Record) (int64, error) {
+	if r.Kind != audit.KindSwitch {
+		return s.Trail.Append(ctx, r)
+	}
 	select {
-	case s.asked <- r.Kind:
+	case s.asked <- struct{}{}:
 	default:
 	}
 	select {
@@ -129,7 +143,7 @@ func TestStuckLog(t *testing.T) {
 		rules.Withdraw = &trust.Rule{Role: "approver"}
 		d.Channels["chat"] = rules
 	})
-	trail := &stuck{audittest.Open(t), make(chan audit.Kind, 1), make(chan struct{}, 1)}
+	trail := &stuck{audittest.Open(t), make(chan struct{}, 1), make(chan struct{}, 1)}
 	s.trail = trail
 	trail.free <- struct{}{}
 	s.start(gib)
@@ -139,9 +153,7 @@ func TestStuckLog(t *testing.T) {
 	<-trail.asked
 	b := s.release("b.gguf", 2, nil)
 	stage.next(t).verdict <- nil
-	if kind := <-trail.asked; kind != audit.KindSwitch {
-		t.Fatalf("asked to record a %s, want a %s", kind, audit.KindSwitch)
-	}
+	<-trail.asked
 	s.Withdraw(trusttest.Carol, a)
 	s.within(soon, "nothing of the first serves", func(st catalog.Status) bool { return st.Release == "" })
 	if got := s.state.Floor().Channels["chat"].Epoch; got != 1 {
@@ -149,4 +161,58 @@ func TestStuckLog(t *testing.T) {
 	}
 	close(trail.free)
 	s.untilServes(b)
+}
+
+// TestStatementsAreRecorded: each statement is recorded once as accepted or refused, and again when that changes; a restart
+// repeats nothing.
+func TestStatementsAreRecorded(t *testing.T) {
+	s, stage := newWorld(t), newStage()
+	s.backend = stage.backend
+	dir := filepath.Join(t.TempDir(), "audit")
+	s.trail = audittest.OpenAt(t, dir)
+	s.start(gib)
+	a := s.release("a.gguf", 1, nil)
+	s.Approve(a, "nobody", trust.Approval{})
+	if err := os.WriteFile(filepath.Join(s.Statements, "torn.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stage.next(t).verdict <- nil
+	s.untilServes(a)
+	judged := func() (accepted, refused []string) {
+		for _, r := range records(t, dir) {
+			switch r.Kind {
+			case audit.KindStatementAccepted:
+				accepted = append(accepted, r.Identity)
+			case audit.KindStatementRefused:
+				refused = append(refused, r.Rule)
+			}
+		}
+		slices.Sort(accepted)
+		slices.Sort(refused)
+		return accepted, refused
+	}
+	wantAccepted := []string{trusttest.Alice, trusttest.Bob, trusttest.Shipper, trusttest.Trainer, trusttest.Trainer}
+	wantRefused := []string{trust.RuleSignature, trust.RuleUnknownIdentity}
+	until := func(what string) {
+		t.Helper()
+		s.until(what, func(catalog.Status) bool {
+			accepted, refused := judged()
+			return slices.Equal(accepted, wantAccepted) && slices.Equal(refused, wantRefused)
+		})
+	}
+	until("each is recorded")
+	s.stop()
+	s.start(gib)
+	stage.next(t).verdict <- nil
+	s.untilServes(a)
+
+	// Bob goes: what he signed counts no more.
+	s.policy = s.SignPolicy(func(d *trust.Document) {
+		d.Identities[trusttest.Bob] = trust.Identity{Keys: d.Identities[trusttest.Bob].Keys, State: trust.State{Compromised: time.Now().Add(-time.Hour)}}
+	})
+	if err := s.cat.Update(t.Context(), s.inputs()); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused = []string{trust.RuleLifecycle, trust.RuleSignature, trust.RuleUnknownIdentity}
+	until("bob's is refused, and nothing is recorded again")
 }

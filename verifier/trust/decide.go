@@ -32,11 +32,11 @@ func NewLedger(p *Policy) *Ledger {
 	return &Ledger{policy: p, evidence: newEvidence(p), held: map[*statement.Signed]bool{}}
 }
 
-// Follow makes the ledger hold exactly these statements. It costs what is new among them; where one is gone it costs them
-// all.
-func (l *Ledger) Follow(set []*statement.Signed) {
+// Follow makes the ledger hold exactly these statements, and reports whether they are others than before. It costs what is
+// new among them; where one is gone it costs them all.
+func (l *Ledger) Follow(set []*statement.Signed) (changed bool) {
 	if l.policy == nil {
-		return
+		return false
 	}
 	there := 0
 	for _, s := range set {
@@ -46,13 +46,31 @@ func (l *Ledger) Follow(set []*statement.Signed) {
 	}
 	if there < len(l.held) {
 		l.evidence, l.held = newEvidence(l.policy), map[*statement.Signed]bool{}
+		changed = true
 	}
 	for _, s := range set {
 		if !l.held[s] {
 			l.held[s] = true
 			l.evidence.add(s)
+			changed = true
 		}
 	}
+	return changed
+}
+
+// Judged returns of every statement whether it is an act of an identity of the policy, or why it is none: once for each
+// identity that signed it, whatever any channel makes of it.
+func (l *Ledger) Judged() []Reason {
+	all := l.evidence.reasons()
+	for id, a := range l.evidence.acts {
+		if a.unread != nil {
+			continue
+		}
+		for _, who := range a.identities() {
+			all = append(all, Reason{Statement: id, Identity: who, Counted: true, Kind: a.kind})
+		}
+	}
+	return sortReasons(all)
 }
 
 // Decide is [Decide] of what the ledger holds, without the reasons of statements that are about other channels and
