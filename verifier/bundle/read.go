@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
@@ -55,7 +56,7 @@ func Open(path string) (_ *Bundle, err error) {
 	}
 	for _, d := range index.Manifests {
 		if err := b.manifest(d); err != nil {
-			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+			return nil, fmt.Errorf("manifest %.100q: %w", d.Digest, err)
 		}
 	}
 	b.Statements = inOrder(b.Statements)
@@ -160,17 +161,28 @@ func decode(data []byte, into any) error {
 	return nil
 }
 
-// blob reads a small blob and checks it against its name.
-func (b *Bundle) blob(d ocispec.Descriptor) ([]byte, error) {
-	sum := d.Digest.Encoded()
+// whole returns the hex digest of a described blob, and where it lies with all its bytes. Nothing is asked of a digest
+// before it was checked: its methods panic on what is none.
+func (b *Bundle) whole(d ocispec.Descriptor) (sum string, at span, err error) {
+	if d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 {
+		return "", span{}, fmt.Errorf("%w: %.100q is no SHA-256 digest", ErrMalformed, d.Digest)
+	}
+	sum = d.Digest.Encoded()
 	at, there := b.blobs[sum]
 	switch {
-	case d.Digest.Validate() != nil || d.Digest.Algorithm() != "sha256":
-		return nil, fmt.Errorf("%w: %q is no SHA-256 digest", ErrMalformed, d.Digest)
 	case !there:
-		return nil, fmt.Errorf("%w: blob %s is not in it", ErrMalformed, sum)
+		return "", span{}, fmt.Errorf("%w: blob %s is not in it", ErrMalformed, sum)
 	case at.size != d.Size:
-		return nil, fmt.Errorf("%w: blob %s has %d bytes, want %d", ErrMalformed, sum, at.size, d.Size)
+		return "", span{}, fmt.Errorf("%w: blob %s has %d bytes, want %d", ErrMalformed, sum, at.size, d.Size)
+	}
+	return sum, at, nil
+}
+
+// blob reads a small blob and checks it against its name.
+func (b *Bundle) blob(d ocispec.Descriptor) ([]byte, error) {
+	sum, at, err := b.whole(d)
+	if err != nil {
+		return nil, err
 	}
 	if err := b.reserve(at.size); err != nil {
 		return nil, err
@@ -225,9 +237,13 @@ func (b *Bundle) manifest(d ocispec.Descriptor) error {
 func (b *Bundle) model(m ocispec.Manifest) error {
 	root := m.Annotations[rootAnnotation]
 	for _, l := range m.Layers {
-		name, sum := l.Annotations[filepathAnnotation], l.Digest.Encoded()
-		if at, there := b.blobs[sum]; !there || at.size != l.Size || name == "" {
-			return fmt.Errorf("%w: file %.200q of weights %.80s is not in it whole", ErrMalformed, name, root)
+		name := l.Annotations[filepathAnnotation]
+		sum, _, err := b.whole(l)
+		switch {
+		case err != nil:
+			return fmt.Errorf("file %.200q of weights %.80q: %w", name, root, err)
+		case name == "":
+			return fmt.Errorf("%w: a file of weights %.80q has no name", ErrMalformed, root)
 		}
 		b.weights[root] = append(b.weights[root], file{name, sum})
 	}

@@ -1,0 +1,15 @@
+package bundle
+
+// Spans returns where each file of weights lies in the archive: its start and its size.
+func (b *Bundle) Spans() (all [][2]int64, err error) {
+	for root, files := range b.weights {
+		for _, f := range files {
+			at, _, err := b.find(root, f.name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, [2]int64{at.start, at.size})
+		}
+	}
+	return all, nil
+}
