@@ -1,5 +1,11 @@
 package bundle
 
+// Bounds that tests go up to.
+const (
+	MaxManifest = maxManifest
+	MaxSmall    = maxSmall
+)
+
 // Spans returns where each file of weights lies in the archive: its start and its size.
 func (b *Bundle) Spans() (all [][2]int64, err error) {
 	for root, files := range b.weights {
@@ -13,3 +19,6 @@ func (b *Bundle) Spans() (all [][2]int64, err error) {
 	}
 	return all, nil
 }
+
+// Reserve makes room for what is read after so many bytes were.
+func Reserve(read, size int64) error { return (&Bundle{small: read}).reserve(size, size) }

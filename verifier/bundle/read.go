@@ -122,7 +122,7 @@ func sparse(h *tar.Header) bool {
 }
 
 func (b *Bundle) readEntry(in io.Reader, size int64) ([]byte, error) {
-	if err := b.reserve(size); err != nil {
+	if err := b.reserve(size, maxManifest); err != nil {
 		return nil, err
 	}
 	data := make([]byte, size)
@@ -133,9 +133,12 @@ func (b *Bundle) readEntry(in io.Reader, size int64) ([]byte, error) {
 }
 
 // reserve bounds what is read into memory.
-func (b *Bundle) reserve(size int64) error {
-	if b.small += size; size > maxManifest || b.small > maxSmall {
-		return fmt.Errorf("%w: too large: one index or manifest has at most %d bytes, and all that is no weights %d", ErrMalformed, maxManifest, maxSmall)
+func (b *Bundle) reserve(size, most int64) error {
+	switch b.small += size; {
+	case size > most:
+		return fmt.Errorf("%w: %d bytes are too many here: at most %d", ErrMalformed, size, most)
+	case b.small > maxSmall:
+		return fmt.Errorf("%w: all that is no weights has more than %d bytes", ErrMalformed, maxSmall)
 	}
 	return nil
 }
@@ -178,13 +181,13 @@ func (b *Bundle) whole(d ocispec.Descriptor) (sum string, at span, err error) {
 	return sum, at, nil
 }
 
-// blob reads a small blob and checks it against its name.
-func (b *Bundle) blob(d ocispec.Descriptor) ([]byte, error) {
+// blob reads a small blob, of so many bytes at most, and checks it against its name.
+func (b *Bundle) blob(d ocispec.Descriptor, most int64) ([]byte, error) {
 	sum, at, err := b.whole(d)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.reserve(at.size); err != nil {
+	if err := b.reserve(at.size, most); err != nil {
 		return nil, err
 	}
 	data := make([]byte, at.size)
@@ -202,7 +205,7 @@ func (b *Bundle) manifest(d ocispec.Descriptor) error {
 	if d.MediaType != ocispec.MediaTypeImageManifest {
 		return nil
 	}
-	data, err := b.blob(d)
+	data, err := b.blob(d, maxManifest)
 	if err != nil {
 		return err
 	}
@@ -217,7 +220,7 @@ func (b *Bundle) manifest(d ocispec.Descriptor) error {
 		if len(m.Layers) != 1 {
 			return fmt.Errorf("%w: %d layers, want 1", ErrMalformed, len(m.Layers))
 		}
-		lines, err := b.blob(m.Layers[0])
+		lines, err := b.blob(m.Layers[0], maxLayer)
 		if err != nil {
 			return err
 		}

@@ -276,3 +276,45 @@ func TestOpen(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenBounds goes up to each bound, with spaces, and one byte beyond.
+func TestOpenBounds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		most  int
+		setUp func(t *testing.T, a *archive, size int)
+	}{
+		"statement": {statement.MaxBundle, func(_ *testing.T, a *archive, size int) {
+			a.statement.Layers[0] = a.add(statement.MediaType, padded(line, size))
+		}},
+		"manifest": {bundle.MaxManifest, func(t *testing.T, a *archive, size int) {
+			a.manifests = []string{padded(marshal(t, a.model), size)}
+		}},
+		"index": {bundle.MaxManifest, func(t *testing.T, a *archive, size int) {
+			a.listing = padded(marshal(t, ocispec.Index{}), size)
+		}},
+	} {
+		for size, want := range map[int]string{tt.most: "", tt.most + 1: "too many"} {
+			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {
+				a := newArchive()
+				tt.setUp(t, a, size)
+				err := checkOpen(t, filepath.Join(t.TempDir(), "bundle.tar"), a.bytes(t))
+				if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+					t.Errorf("Open = %v, want %q", err, want)
+				}
+			})
+		}
+	}
+}
+
+// TestReserve: there is a bound on the sum too, which would take long to fill.
+func TestReserve(t *testing.T) {
+	if err := bundle.Reserve(bundle.MaxSmall-1, 1); err != nil {
+		t.Errorf("Reserve up to the bound = %v", err)
+	}
+	if err := bundle.Reserve(bundle.MaxSmall, 1); !errors.Is(err, bundle.ErrMalformed) {
+		t.Errorf("Reserve beyond the bound = %v, want %v", err, bundle.ErrMalformed)
+	}
+}
+
+// padded makes JSON longer without making it other.
+func padded(text string, size int) string { return text + strings.Repeat(" ", size-len(text)) }
