@@ -9,8 +9,8 @@ const (
 // Spans returns where each file of weights lies in the archive: its start and its size.
 func (b *Bundle) Spans() (all [][2]int64, err error) {
 	for root, files := range b.weights {
-		for _, f := range files {
-			at, _, err := b.find(root, f.name)
+		for name := range files {
+			at, _, err := b.find(root, name)
 			if err != nil {
 				return nil, err
 			}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -26,16 +25,13 @@ type Bundle struct {
 	Statements []*statement.Signed   // in the order in which they become visible
 
 	file    *os.File
-	blobs   map[string]span   // by hex digest
-	small   int64             // bytes read into memory so far
-	weights map[string][]file // by the root that they claim: an index, no more
+	blobs   map[string]span              // by hex digest
+	small   int64                        // bytes read into memory so far
+	weights map[string]map[string]string // hex digests, by the root that is claimed and the file's name: an index, no more
 }
 
 // A span is where a blob lies in the archive.
 type span struct{ start, size int64 }
-
-// A file is one file of weights: its name, and the blob that claims to be it.
-type file struct{ name, blob string }
 
 // Open reads an archive. Whatever is wrong with it is [ErrMalformed]; nothing is trusted but for its form.
 func Open(path string) (_ *Bundle, err error) {
@@ -49,7 +45,7 @@ func Open(path string) (_ *Bundle, err error) {
 			f.Close()
 		}
 	}()
-	b := &Bundle{file: f, blobs: map[string]span{}, weights: map[string][]file{}}
+	b := &Bundle{file: f, blobs: map[string]span{}, weights: map[string]map[string]string{}}
 	index, err := b.scan()
 	if err != nil {
 		return nil, err
@@ -239,6 +235,9 @@ func (b *Bundle) manifest(d ocispec.Descriptor) error {
 
 func (b *Bundle) model(m ocispec.Manifest) error {
 	root := m.Annotations[rootAnnotation]
+	if b.weights[root] == nil {
+		b.weights[root] = map[string]string{}
+	}
 	for _, l := range m.Layers {
 		name := l.Annotations[filepathAnnotation]
 		sum, _, err := b.whole(l)
@@ -248,7 +247,7 @@ func (b *Bundle) model(m ocispec.Manifest) error {
 		case name == "":
 			return fmt.Errorf("%w: a file of weights %.80q has no name", ErrMalformed, root)
 		}
-		b.weights[root] = append(b.weights[root], file{name, sum})
+		b.weights[root][name] = sum
 	}
 	return nil
 }
@@ -258,11 +257,10 @@ func (b *Bundle) Holds(root string) bool { return len(b.weights[root]) > 0 }
 
 // find returns where a file of weights lies.
 func (b *Bundle) find(root, name string) (span, string, error) {
-	at := slices.IndexFunc(b.weights[root], func(f file) bool { return f.name == name })
-	if at < 0 {
+	sum, there := b.weights[root][name]
+	if !there {
 		return span{}, "", fmt.Errorf("%w: file %.200q of weights %s is not in it", ErrMalformed, name, root)
 	}
-	sum := b.weights[root][at].blob
 	return b.blobs[sum], sum, nil
 }
 
