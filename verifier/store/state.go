@@ -78,7 +78,7 @@ func OpenState(dir string) (*State, error) {
 		err = makeDir(WithdrawnDir(dir))
 	}
 	if err == nil {
-		err = syncDir(dir) // who wrote it may have been killed before that: what is believed now must not be lost later
+		err = SyncDir(os.Open(dir)) // who wrote it may have been killed before that: what is believed now must not be lost later
 	}
 	if err != nil {
 		lock.Close()

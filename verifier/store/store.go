@@ -39,15 +39,16 @@ func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir) // a crash before this may lose the new name, never the old file
+	return SyncDir(os.Open(dir)) // a crash before this may lose the new name, never the old file
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// SyncDir makes the names in a directory durable, and closes it. It takes what opened the directory, so that it may be
+// reached through an [os.Root].
+func SyncDir(dir *os.File, err error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // makeDir makes a directory and those above it that are missing. When it returns nil their names are durable.
@@ -62,7 +63,7 @@ func makeDir(dir string) error {
 		}
 	}
 	// Also where it is there: who made it may have been killed before this. That was nobody who can't read its parent.
-	if err := syncDir(parent); err != nil && (!there || !errors.Is(err, fs.ErrPermission)) {
+	if err := SyncDir(os.Open(parent)); err != nil && (!there || !errors.Is(err, fs.ErrPermission)) {
 		return err
 	}
 	return nil
