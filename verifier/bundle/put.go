@@ -83,6 +83,9 @@ func (b *Bundle) putWeights(ctx context.Context, dir string, signature *statemen
 	// An import that was interrupted at its very end has left the signature there.
 	model := filepath.Join(hidden.Name(), modelName)
 	if _, err := verifier.Verify(ctx, model, m, verifier.Options{Signature: filepath.Join(model, signatureName)}); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
 		// What is there is not what was signed: the next try begins anew.
 		return errors.Join(err, in.RemoveAll(aside))
 	}

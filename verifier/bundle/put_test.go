@@ -212,3 +212,25 @@ func TestImportPlantedMeanwhile(t *testing.T) {
 		s.check(d)
 	})
 }
+
+// TestImportEnded: an import that is ended while it checks what it has copied leaves that for the next one.
+func TestImportEnded(t *testing.T) {
+	d := newDelivery(t, false)
+	s := newSite(t, d)
+	b, err := bundle.Open(d.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	copied := filepath.Join(s.hidden, "model", "weights.gguf") // the last
+	err = b.PutWeights(meanwhile{ctx, func() {
+		if _, err := os.Lstat(copied); err == nil {
+			cancel()
+		}
+	}}, filepath.Join(s.dir, "models"), d.signature)
+	if _, lost := os.Lstat(copied); !errors.Is(err, context.Canceled) || lost != nil {
+		t.Errorf("PutWeights = %v, want %v, and what was copied: %v", err, context.Canceled, lost)
+	}
+	s.check(d)
+}
