@@ -219,5 +219,8 @@ func writeBundle(ctx context.Context, out string, c bundle.Contents) (size int64
 	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return 0, err
 	}
-	return size, os.Rename(f.Name(), out)
+	if err := os.Rename(f.Name(), out); err != nil {
+		return 0, err
+	}
+	return size, store.SyncDir(os.Open(filepath.Dir(out)))
 }
