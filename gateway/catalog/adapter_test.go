@@ -93,9 +93,9 @@ func TestAdapterIsApplied(t *testing.T) {
 	plain := s.release("a.gguf", 2, nil)
 	s.untilServes(plain)
 	s.check(plain, tinygguf.A.Sentence)
-	s.until("the adapter's memory to be warm", func(catalog.Status) bool {
+	s.until("the adapter to be kept with its release", func(catalog.Status) bool {
 		used := s.cat.Memory()
-		return used.InUse == base && used.Warm == adapter
+		return used.InUse == base+adapter && used.Warm == 0
 	})
 }
 

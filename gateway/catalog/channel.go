@@ -49,6 +49,7 @@ type channel struct {
 	mail chan target        // holds the newest target only
 
 	current  atomic.Pointer[running]  // what serves; nil: nothing
+	warm     atomic.Pointer[running]  // what served before and still runs; nil: nothing
 	progress atomic.Pointer[progress] // of what is being brought up; nil: nothing
 	decided  atomic.Pointer[target]   // the newest word; nil: none yet
 
@@ -110,6 +111,7 @@ func (ch *channel) hear(t target) {
 func (ch *channel) run(ctx context.Context) {
 	defer ch.retired.Wait()
 	defer ch.replace(nil, 0)
+	defer func() { ch.retire(ch.warm.Swap(nil), 0) }()
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
 	for {
@@ -123,6 +125,7 @@ func (ch *channel) run(ctx context.Context) {
 			}
 		case <-ch.retry.C:
 		case <-check.C:
+			ch.coolOnceDue()
 			if r := ch.current.Load(); ch.wait != 0 || r == nil || r.backend.Status().State != backends.Failed {
 				continue
 			}
@@ -183,7 +186,7 @@ func (ch *channel) mayRevive(failed *running) bool {
 	now := ch.c.cfg.Now()
 	if failed != ch.failed {
 		ch.failed = failed
-		if ch.failures++; now.Sub(failed.since) >= steady {
+		if ch.failures++; now.Sub(*failed.since.Load()) >= steady {
 			ch.failures = 1
 		}
 		ch.reviveAt = now
@@ -215,6 +218,9 @@ var errSuperseded = errors.New("another release is wanted by now")
 // load brings the wanted release up beside the current one and then replaces that. The order matters: a crash or an
 // error before the record leaves the old release decided and serving; after it, a restart comes up with the new one.
 func (ch *channel) load(ctx context.Context) error {
+	if w := ch.takeWarm(ch.wanted.decision); w != nil {
+		return ch.comeBack(ctx, w)
+	}
 	if ch.current.Load() == nil {
 		ch.set(StateLoading, "")
 	}
@@ -234,6 +240,22 @@ func (ch *channel) load(ctx context.Context) error {
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
 		"weights", r.memory.weights.Root(), "guarded", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
+	return nil
+}
+
+// comeBack has what was kept warm serve again.
+func (ch *channel) comeBack(ctx context.Context, w *running) error {
+	if err := ch.commit(ctx, w); err != nil {
+		if !ch.warm.CompareAndSwap(nil, w) {
+			ch.retire(w, 0)
+		}
+		return err
+	}
+	old, now := ch.serving(), ch.c.cfg.Now()
+	w.since.Store(&now)
+	ch.replace(w, drainLimit)
+	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", w.release, "epoch", w.epoch.Load(),
+		"weights", w.memory.weights.Root(), "guarded", w.memory.level(), "replaced", old, "warm", true)
 	return nil
 }
 
@@ -353,22 +375,18 @@ func (ch *channel) accept(ctx context.Context, r *running, t target) error {
 	return ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, t.decision, t.policy, now) })
 }
 
-// replace publishes r (or nothing) and retires what served before: its requests may finish for as long as drain.
+// replace publishes r (or nothing). What served before stays warm after an orderly switch, one that leaves its requests the
+// time to finish; otherwise it is retired.
 func (ch *channel) replace(r *running, drain time.Duration) {
 	old := ch.current.Swap(r)
 	if r != nil {
 		r.enlarge()
 	}
-	if old == nil {
-		return
+	switch {
+	case old == nil:
+	case r != nil && drain > 0:
+		ch.keep(old)
+	default:
+		ch.retire(old, drain)
 	}
-	ch.mu.Lock()
-	ch.draining++
-	ch.mu.Unlock()
-	ch.retired.Go(func() {
-		old.retire(drain)
-		ch.mu.Lock()
-		ch.draining--
-		ch.mu.Unlock()
-	})
 }

@@ -98,8 +98,17 @@ func (c *Catalog) read(ctx context.Context, p *progress, t target) (l loaded, er
 	return l, nil
 }
 
-// admit returns weights: those in memory already, or else from the first good copy on disk.
+// admit is read of one model. Where memory is short, what is kept warm goes.
 func (c *Catalog) admit(ctx context.Context, p *progress, t target, manifest *oms.Manifest) (*seal.Weights, error) {
+	w, err := c.admitOnce(ctx, p, t, manifest)
+	if errors.Is(err, seal.ErrTooLarge) && c.cool() {
+		return c.admitOnce(ctx, p, t, manifest)
+	}
+	return w, err
+}
+
+// admitOnce returns weights: those in memory already, or else from the first good copy on disk.
+func (c *Catalog) admitOnce(ctx context.Context, p *progress, t target, manifest *oms.Manifest) (*seal.Weights, error) {
 	if w := c.cfg.Pool.Get(manifest); w != nil {
 		return w, nil
 	}

@@ -156,9 +156,6 @@ func TestMetricsSayWhy(t *testing.T) {
 			stage.next(t).verdict <- nil
 			s.untilServes(second)
 			tt.happens(s, second)
-			if slices.Contains(tt.state, `weighbridge_channel_fallback{channel="chat"} 1`) {
-				stage.next(t).verdict <- nil
-			}
 			serves := slices.Contains(tt.state, `weighbridge_channel_serving{channel="chat"} 1`)
 			s.until("the reason "+tt.why, func(st catalog.Status) bool {
 				return strings.Contains(st.Error, tt.why) && serves == (st.Release != "")

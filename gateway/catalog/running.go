@@ -22,12 +22,12 @@ type running struct {
 	description *trust.Release
 	memory      loaded
 	backend     backends.Backend
-	since       time.Time
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
 
 	endEnlarging func() // and waits for that; nil before enlarge
 
+	since       atomic.Pointer[time.Time] // it serves, or can
 	epoch       atomic.Int64
 	fallback    atomic.Bool // it serves in place of the accepted one
 	publication atomic.Pointer[statement.ID]
@@ -81,8 +81,9 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	now := c.cfg.Now()
 	r := &running{
 		c: c, release: d.Serve, description: d.Release, memory: memory, backend: backend,
-		since: now, startTime: now.Sub(begun), idle: make(chan struct{}),
+		startTime: now.Sub(begun), idle: make(chan struct{}),
 	}
+	r.since.Store(&now)
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
 	return r, nil
 }
@@ -169,7 +170,7 @@ func (r *running) retire(drain time.Duration) {
 
 // enlarge begins to move sealed weights into huge pages, while they serve already: no load waits for that.
 func (r *running) enlarge() {
-	if r.memory.level() != seal.Sealed || r.backend.Status().GaveBack {
+	if r.memory.level() != seal.Sealed || r.backend.Status().GaveBack || r.endEnlarging != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())

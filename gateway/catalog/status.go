@@ -27,6 +27,7 @@ const (
 type Status struct {
 	Release, Weights, Level string // of what serves; empty if nothing does
 	Publication             string
+	Warm                    string // the release that served before, if it is kept running
 	Epoch                   int64
 	Sandbox                 string // full, partial or none
 	Build                   string // digest of the runtime's binary
@@ -60,6 +61,9 @@ func (ch *channel) status() Status {
 	if t := ch.decided.Load(); t != nil {
 		s.Ends = t.ends
 	}
+	if w := ch.warm.Load(); w != nil {
+		s.Warm = string(w.release)
+	}
 	if r == nil {
 		if ch.draining > 0 && s.State == StateNone {
 			s.State = StateDraining
@@ -71,7 +75,7 @@ func (ch *channel) status() Status {
 	s.Publication, s.Epoch = string(*r.publication.Load()), r.epoch.Load()
 	s.Sandbox, s.Build, s.Restarts, s.PID = string(b.Sandbox.Level), b.Build, b.Restarts, b.PID
 	s.Fallback = r.fallback.Load()
-	s.Since, s.Inflight = r.since, r.requests()
+	s.Since, s.Inflight = *r.since.Load(), r.requests()
 	s.LoadTime, s.StartTime = r.loadTime, r.startTime
 	s.State = StateReady
 	if b.State != backends.Ready {
