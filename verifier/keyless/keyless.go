@@ -25,11 +25,14 @@ import (
 )
 
 // A Verifier verifies bundles by one trusted root. It is immutable and may be used concurrently.
-type Verifier struct{ sigstore *verify.Verifier }
+type Verifier struct {
+	root     *root.TrustedRoot
+	sigstore *verify.Verifier
+}
 
 // New makes a verifier from the JSON of a trusted root, such as trusted_root.json of the public instance.
 func New(trustedRoot []byte) (*Verifier, error) {
-	material, err := root.NewTrustedRootFromJSON(trustedRoot)
+	material, err := readRoot(trustedRoot)
 	if err != nil {
 		return nil, fmt.Errorf("read trusted root: %w", err)
 	}
@@ -55,7 +58,7 @@ func New(trustedRoot []byte) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make keyless verifier: %w", err)
 	}
-	return &Verifier{v}, nil
+	return &Verifier{material, v}, nil
 }
 
 // Verify returns when the holder of the account signed the statement: the earliest time that an authority or a log of the
@@ -114,6 +117,9 @@ func (v *Verifier) verify(s *statement.Signed, by statement.Account) (time.Time,
 	}
 	if earliest.IsZero() {
 		return time.Time{}, errors.New("no trusted time")
+	}
+	if err := v.checkTimes(s, b.GetVerificationMaterial().GetTlogEntries(), earliest); err != nil {
+		return time.Time{}, err
 	}
 	return earliest, nil
 }

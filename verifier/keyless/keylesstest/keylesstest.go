@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -237,6 +238,19 @@ func (i *Instance) TrustedRoot() []byte {
 		i.logs("https://"+origin, i.rekor1(), i.rekor2.Public()))
 	i.check(err)
 	data, err := material.MarshalJSON()
+	i.check(err)
+	return data
+}
+
+// TrustConfig returns the JSON of a trust configuration: the trusted root, and a signing config such as Serve's in one; nil
+// leaves it out.
+func (i *Instance) TrustConfig(signingConfig []byte) []byte {
+	i.t.Helper()
+	data, err := json.Marshal(struct {
+		MediaType     string          `json:"mediaType"`
+		TrustedRoot   json.RawMessage `json:"trustedRoot"`
+		SigningConfig json.RawMessage `json:"signingConfig,omitempty"`
+	}{"application/vnd.dev.sigstore.clienttrustconfig.v0.1+json", i.TrustedRoot(), signingConfig})
 	i.check(err)
 	return data
 }
