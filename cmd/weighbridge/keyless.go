@@ -77,17 +77,25 @@ type modelAccount struct {
 func (f *modelVerifyFlags) account() (*modelAccount, error) {
 	a := &modelAccount{Account: statement.Account{Issuer: f.provider, Subject: f.identity}}
 	switch {
-	case f.trustedCfg != "":
-		return nil, withHint(errors.New("--trust-config is not in this version"), "name the instance's trusted_root.json by --trusted-root")
-	case f.identity == "" && f.provider == "" && f.trustedRoot == "":
+	case f.identity == "" && f.provider == "" && f.trustedRoot == "" && f.trustConfig == "":
 		return nil, nil //nolint:nilnil // none is asked for, which is no error here
-	case f.identity == "" || f.provider == "" || f.trustedRoot == "":
-		return nil, withHint(errors.New("--identity, --identity-provider and --trusted-root go together"),
+	case f.identity == "" || f.provider == "" || (f.trustedRoot == "") == (f.trustConfig == ""):
+		return nil, withHint(errors.New("--identity, --identity-provider and either --trusted-root or --trust-config go together"),
 			"nothing is fetched: --trusted-root is the trusted_root.json of the Sigstore instance")
 	case f.publicKey != "" || len(f.chain) > 0:
 		return nil, errors.New("want one of --public-key, --certificate-chain and --identity")
 	case f.at != "now" || f.authorities != nil:
 		return nil, errors.New("--verification-time and --timestamp-authority are for --certificate-chain: an account's certificate is judged at the time in the bundle")
+	}
+	if f.trustConfig != "" {
+		root, _, err := readTrustConfig(f.trustConfig)
+		if err != nil {
+			return nil, err
+		}
+		if a.verifier, err = keyless.New(root); err != nil {
+			return nil, fmt.Errorf("--trust-config %s: %w", f.trustConfig, err)
+		}
+		return a, nil
 	}
 	data, err := readFlagFile(f.trustedRoot, trust.MaxTrustedRoot)
 	if err != nil {
@@ -97,6 +105,18 @@ func (f *modelVerifyFlags) account() (*modelAccount, error) {
 		return nil, fmt.Errorf("--trusted-root %s: %w", f.trustedRoot, err)
 	}
 	return a, nil
+}
+
+// readTrustConfig reads the file of --trust-config, the trusted root and the signing config of an instance in one.
+func readTrustConfig(path string) (trustedRoot, signingConfig []byte, err error) {
+	data, err := readFlagFile(path, trust.MaxTrustedRoot+maxSigningConfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--trust-config: %w", err)
+	}
+	if trustedRoot, signingConfig, err = keyless.SplitTrustConfig(data); err != nil {
+		return nil, nil, fmt.Errorf("--trust-config %s: %w", path, err)
+	}
+	return trustedRoot, signingConfig, nil
 }
 
 // check returns who signed, if it is the account.

@@ -28,21 +28,24 @@ type bundler interface {
 }
 
 // accountFlags say with which Sigstore account to sign.
-type accountFlags struct{ token, config, root string }
+type accountFlags struct{ token, config, root, trustConfig string }
 
 func (a *accountFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&a.config, "signing-config", "", "keyless: signing_config.json of the Sigstore instance; only the services in it are asked")
 	f.StringVar(&a.root, "trusted-root", "", "keyless: trusted_root.json of the instance, by which the signature must verify before it is written")
+	f.StringVar(&a.trustConfig, "trust-config", "", "keyless: in place of --signing-config and --trusted-root, the trust configuration (ClientTrustConfig) that holds both")
 	f.StringVar(&a.token, "identity-token", "", "keyless: file with an OpenID Connect token (default: $"+tokenVariable+")")
 }
 
-func (a *accountFlags) given() bool { return a.config != "" || a.root != "" || a.token != "" }
+func (a *accountFlags) given() bool {
+	return a.config != "" || a.root != "" || a.trustConfig != "" || a.token != ""
+}
 
 // signer reads what the flags name.
 func (a *accountFlags) signer() (*keyless.Signer, error) {
-	if a.config == "" || a.root == "" {
-		return nil, withHint(errors.New("--signing-config and --trusted-root are required to sign with a Sigstore account"),
-			"there is no instance by default: name its signing_config.json and its trusted_root.json")
+	root, config, err := a.instance()
+	if err != nil {
+		return nil, err
 	}
 	token := os.Getenv(tokenVariable)
 	if a.token != "" {
@@ -52,19 +55,31 @@ func (a *accountFlags) signer() (*keyless.Signer, error) {
 		}
 		token = string(data)
 	}
-	config, err := readFlagFile(a.config, maxSigningConfig)
-	if err != nil {
-		return nil, fmt.Errorf("--signing-config: %w", err)
-	}
-	root, err := readFlagFile(a.root, trust.MaxTrustedRoot)
-	if err != nil {
-		return nil, fmt.Errorf("--trusted-root: %w", err)
-	}
 	token = strings.TrimSpace(token)
 	if token == "" {
 		return nil, withHint(errors.New("there is no identity token"), "give --identity-token FILE, or set "+tokenVariable)
 	}
 	return keyless.NewSigner(keyless.SignerConfig{Token: token, SigningConfig: config, TrustedRoot: root})
+}
+
+// instance reads what says where to sign, and by what the signature must verify.
+func (a *accountFlags) instance() (trustedRoot, signingConfig []byte, err error) {
+	switch {
+	case a.trustConfig != "" && (a.config != "" || a.root != ""):
+		return nil, nil, errors.New("--trust-config holds what --signing-config and --trusted-root name: give it alone")
+	case a.trustConfig != "":
+		return readTrustConfig(a.trustConfig)
+	case a.config == "" || a.root == "":
+		return nil, nil, withHint(errors.New("--signing-config and --trusted-root are required to sign with a Sigstore account"),
+			"there is no instance by default: name its signing_config.json and its trusted_root.json")
+	}
+	if signingConfig, err = readFlagFile(a.config, maxSigningConfig); err != nil {
+		return nil, nil, fmt.Errorf("--signing-config: %w", err)
+	}
+	if trustedRoot, err = readFlagFile(a.root, trust.MaxTrustedRoot); err != nil {
+		return nil, nil, fmt.Errorf("--trusted-root: %w", err)
+	}
+	return trustedRoot, signingConfig, nil
 }
 
 // mark tells the signers of one statement apart in the names of files.

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,8 +19,10 @@ func TestSignWithAccount(t *testing.T) {
 	w := trusttest.New(t)
 	instance := keylesstest.New(t)
 	file := func(name string) string { return filepath.Join(w.Dir, name) }
+	config := instance.Serve(keylesstest.Signing{})
 	for name, text := range map[string]string{
-		"model.gguf": "weights", "token": keylesstest.Token(carolAccount) + "\n", "empty": "", "config.json": string(instance.Serve(keylesstest.Signing{})),
+		"model.gguf": "weights", "token": keylesstest.Token(carolAccount) + "\n", "empty": "", "config.json": string(config),
+		"whole.json": string(instance.TrustConfig(config)), "half.json": string(instance.TrustConfig(nil)),
 		"root.json": string(instance.TrustedRoot()), "other.json": string(keylesstest.New(t).TrustedRoot()),
 	} {
 		writeTestFile(t, file(name), text)
@@ -40,6 +43,14 @@ func TestSignWithAccount(t *testing.T) {
 	}
 	verify := []string{"model", "verify", file("model.gguf"), "--signature", file("model.sig"), "--trusted-root", file("root.json"),
 		"--identity", carolAccount.Subject, "--identity-provider", carolAccount.Issuer}
+	if status, _, stderr := runModel(t, verify...); status != exitDone {
+		t.Errorf("model verify: status %d: %s", status, stderr)
+	}
+
+	whole := append(slices.Clone(account[:2]), "--trust-config", file("whole.json"))
+	if status, _, stderr := runModel(t, append([]string{"model", "sign", file("model.gguf"), "--signature", file("model.sig")}, whole...)...); status != exitDone {
+		t.Errorf("model sign by a trust configuration: status %d: %s", status, stderr)
+	}
 	if status, _, stderr := runModel(t, verify...); status != exitDone {
 		t.Errorf("model verify: status %d: %s", status, stderr)
 	}
@@ -78,6 +89,9 @@ func TestSignWithAccount(t *testing.T) {
 		{"empty token", sign(append([]string{"--identity-token", file("empty")}, account[2:]...)...), "set SIGSTORE_ID_TOKEN"},
 		{"no instance", sign(account[:2]...), "--signing-config and --trusted-root are required"},
 		{"no trusted root", sign(account[:4]...), "--trusted-root are required"},
+		{"trust configuration besides", sign(append(account[:6:6], "--trust-config", file("whole.json"))...), "give it alone"},
+		{"trust configuration without signing config", sign(append(account[:2:2], "--trust-config", file("half.json"))...), "signing config"},
+		{"trust configuration that is none", release(append(account[:2:2], "--trust-config", file("root.json"))...), "read trust config"},
 		{"another instance's trusted root", sign(append(account[:4:4], "--trusted-root", file("other.json"))...), "does not verify by the trusted root"},
 		{"another instance's trusted root, release", release(append(account[:4:4], "--trusted-root", file("other.json"))...), "does not verify by the trusted root"},
 		{"token that is not there", sign(append([]string{"--identity-token", file("nowhere")}, account[2:]...)...), "--identity-token: "},

@@ -50,6 +50,7 @@ func TestModelVerifyAccount(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"good.sig": instance.Sign(payload, signed), "timeless.sig": instance.Sign(payload, timeless),
 		"root.json": instance.TrustedRoot(), "other.json": keylesstest.New(t).TrustedRoot(), "junk": []byte("{}"),
+		"config.json": instance.TrustConfig(nil), "otherconfig.json": keylesstest.New(t).TrustConfig(nil),
 	} {
 		writeTestFile(t, file(name), string(data))
 	}
@@ -80,7 +81,12 @@ func TestModelVerifyAccount(t *testing.T) {
 		{"no trusted root", verify(file("good.sig"), carol[:4]...), exitFailed, "go together"},
 		{"a key besides", verify(file("good.sig"), append(carol[:6:6], "--public-key", file("k.pub"))...), exitFailed, "want one of"},
 		{"a time besides", verify(file("good.sig"), append(carol[:6:6], "--verification-time", "timestamp")...), exitFailed, "--verification-time"},
-		{"a trust configuration", verify(file("good.sig"), append(carol[:6:6], "--trust-config", file("root.json"))...), exitFailed, "--trust-config"},
+		{"a trust configuration", verify(file("good.sig"), append(carol[:4:4], "--trust-config", file("config.json"))...), exitDone, ""},
+		{"a trust configuration of another instance", verify(file("good.sig"), append(carol[:4:4], "--trust-config", file("otherconfig.json"))...), exitRefused, "log"},
+		{"a trust configuration besides", verify(file("good.sig"), append(carol[:6:6], "--trust-config", file("config.json"))...), exitFailed, "go together"},
+		{"a trust configuration alone", verify(file("good.sig"), "--trust-config", file("config.json")), exitFailed, "go together"},
+		{"a trust configuration that is a trusted root", verify(file("good.sig"), append(carol[:4:4], "--trust-config", file("root.json"))...), exitFailed, "read trust config"},
+		{"a trust configuration that is not there", verify(file("good.sig"), append(carol[:4:4], "--trust-config", file("nowhere"))...), exitFailed, "--trust-config: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,13 +20,13 @@ import (
 )
 
 type modelVerifyFlags struct {
-	signature, publicKey                        string
-	chain, authorities                          []string
-	at                                          string
-	identity, provider, trustedRoot, trustedCfg string
-	scope                                       modelScope
-	unsigned, noUnsigned                        bool
-	json, quiet                                 bool
+	signature, publicKey                         string
+	chain, authorities                           []string
+	at                                           string
+	identity, provider, trustedRoot, trustConfig string
+	scope                                        modelScope
+	unsigned, noUnsigned                         bool
+	json, quiet                                  bool
 }
 
 func newModelVerifyCmd(s streams) *cobra.Command {
@@ -62,7 +62,7 @@ Symbolic links are followed only if the signer did and --allow-symlinks is given
 	flags.StringVar(&f.identity, "identity", "", "keyless: the signer's identity, exactly")
 	flags.StringVar(&f.provider, "identity-provider", "", "keyless: the issuer that vouches for the identity, exactly")
 	flags.StringVar(&f.trustedRoot, "trusted-root", "", "keyless: trusted_root.json of the Sigstore instance")
-	flags.StringVar(&f.trustedCfg, "trust-config", "", "keyless: trust configuration (not in this version)")
+	flags.StringVar(&f.trustConfig, "trust-config", "", "keyless: in place of --trusted-root, the trust configuration (ClientTrustConfig) that holds it")
 	flags.BoolVar(&f.unsigned, "ignore-unsigned-files", false, "accept files that the signature does not list")
 	flags.BoolVar(&f.noUnsigned, "no-ignore-unsigned-files", false, "the same as --ignore-unsigned-files=false")
 	flags.BoolVar(&f.json, "json", false, "print one JSON document, refusals included")
