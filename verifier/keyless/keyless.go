@@ -147,5 +147,10 @@ func read(s *statement.Signed) (*bundle.Bundle, error) {
 		!bytes.Equal(raw.GetVerificationMaterial().GetCertificate().GetRawBytes(), s.Certificates()[0].Raw) {
 		return nil, errors.New("the bundle can be read in two ways")
 	}
+	for _, entry := range raw.GetVerificationMaterial().GetTlogEntries() {
+		if err := checkKind(entry); err != nil {
+			return nil, err
+		}
+	}
 	return b, nil
 }

@@ -144,6 +144,8 @@ func TestVerify(t *testing.T) {
 		{"entry with an altered body", instance, broken(func(m *protobundle.VerificationMaterial) {
 			m.TlogEntries[0].CanonicalizedBody = append(m.TlogEntries[0].GetCanonicalizedBody(), ' ')
 		}), statement.ErrChain},
+		{"entry of another kind than it says", instance, broken(func(m *protobundle.VerificationMaterial) { m.TlogEntries[0].KindVersion.Kind = "intoto" }), statement.ErrChain},
+		{"entry of another version than it says", instance, broken(func(m *protobundle.VerificationMaterial) { m.TlogEntries[0].KindVersion.Version = "0.0.2" }), statement.ErrChain},
 		{"entry with an altered time", instance, broken(func(m *protobundle.VerificationMaterial) {
 			m.TlogEntries[0].IntegratedTime++
 			m.TimestampVerificationData = nil
