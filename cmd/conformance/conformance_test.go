@@ -237,8 +237,8 @@ func TestVerifyModel(t *testing.T) {
 		{"wrong-ca", "certificate", "certificate", none, wrong.verify("certificate"), refused},
 		{"key-verify-as-certificate", "key", "certificate", none, cert, refused},
 		{"certificate-verify-as-key", "certificate", "key", none, key, refused},
-		{"key-verify-as-sigstore", "key", "sigstore", none, []string{"--identity", "test@example.com", "--identity-provider", "https://accounts.example.com"}, failed},
-		{"certificate-verify-as-sigstore", "certificate", "sigstore", none, []string{"--identity", "test@example.com", "--identity-provider", "https://accounts.example.com"}, failed},
+		{"key-verify-as-sigstore", "key", "sigstore", none, []string{"--identity", "test@example.com", "--identity-provider", "https://accounts.example.com"}, refused},
+		{"certificate-verify-as-sigstore", "certificate", "sigstore", none, []string{"--identity", "test@example.com", "--identity-provider", "https://accounts.example.com"}, refused},
 		{"no such key", "key", "key", none, []string{"--public-key", filepath.Join(t.TempDir(), "none.pem")}, failed},
 	}
 	for _, tt := range tests {

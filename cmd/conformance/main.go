@@ -2,7 +2,7 @@
 // (github.com/sampras343/model-signing-conformance) tests this implementation:
 //
 //	go build -o bin/ ./cmd/weighbridge ./cmd/conformance
-//	pytest test/ --entrypoint=/path/to/bin/conformance --skip-sigstore      (in a checkout of the suite)
+//	pytest test/ --entrypoint=/path/to/bin/conformance      (in a checkout of the suite)
 //
 // The one rule: it decides nothing. It puts the suite's flags into those of "weighbridge model" and runs that program,
 // so the suite tests the same program that operators run, flags and messages included. The program is the one that
@@ -14,9 +14,13 @@
 //   - certificate-no-code-signing-eku_fail: sign-model refuses the certificate, and the suite misses a bundle to verify.
 //
 // The suite looks at the exit status alone, and at whether it is zero. The adapter hands on what weighbridge returns:
-// 0 signed or verified, 1 refused, 2 could not run. The suite has no status for "not supported"; keyless signatures
-// (--method sigstore) are answered with 2, and the suite is told to leave them out with --skip-sigstore. Flags of another
-// method are read and have no effect: the suite's cases of a wrong key name a wrong root beside it, whatever the method.
+// 0 signed or verified, 1 refused, 2 could not run. Flags of another method are read and have no effect: the suite's cases
+// of a wrong key name a wrong root beside it, whatever the method.
+//
+// With --method sigstore the instance is production, that of --use-staging, or that of --trust-config, the same flag as
+// model_signing's (a ClientTrustConfig), which the suite does not use. The public instances are those of configs/sigstore:
+// verifying asks no network, and so knows no key that an instance took since. Signing asks the instance, with the suite's
+// --identity-token, else $SIGSTORE_ID_TOKEN; without one it is refused, so a suite that has none is given --skip-sigstore.
 package main
 
 import (
@@ -35,7 +39,7 @@ import (
 const exitFailed = 2 // as weighbridge: neither done nor refused
 
 // errUsage is a command line that the protocol has no meaning for.
-var errUsage = errors.New("usage: conformance sign-model|verify-model --method key|certificate --model-path PATH ..., or conformance capabilities")
+var errUsage = errors.New("usage: conformance sign-model|verify-model --method key|certificate|sigstore --model-path PATH ..., or conformance capabilities")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -53,20 +57,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	if len(args) == 1 && args[0] == "capabilities" {
 		return capabilities(ctx, stdout, stderr)
 	}
-	translated, err := translate(args)
+	dir, err := os.MkdirTemp("", "conformance")
+	if err != nil {
+		return exitFailed, fmt.Errorf("make a directory for the instance's files: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	translated, err := translate(args, dir)
 	if err != nil {
 		return exitFailed, err
 	}
 	return weighbridge(ctx, translated, stdout, stderr)
 }
 
-// weighbridge runs the program with args and returns its exit status.
-func weighbridge(ctx context.Context, args []string, stdout, stderr io.Writer) (int, error) {
+// weighbridge runs the program and returns its exit status.
+func weighbridge(ctx context.Context, c command, stdout, stderr io.Writer) (int, error) {
 	program, err := find()
 	if err != nil {
 		return exitFailed, err
 	}
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // G702: whoever runs the suite names the program to test
+	cmd := exec.CommandContext(ctx, program, c.args...) // whoever runs the suite names the program to test
+	if c.token != "" {
+		cmd.Env = append(os.Environ(), "SIGSTORE_ID_TOKEN="+c.token)
+	}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err = cmd.Run()
 	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.Exited() {
@@ -101,7 +113,7 @@ func find() (string, error) {
 // capabilities tells the suite's benchmarks what the adapter takes beyond the required flags.
 func capabilities(ctx context.Context, stdout, stderr io.Writer) (int, error) {
 	var version strings.Builder
-	status, err := weighbridge(ctx, []string{"version"}, &version, stderr)
+	status, err := weighbridge(ctx, command{args: []string{"version"}}, &version, stderr)
 	if err != nil || status != 0 {
 		return exitFailed, err
 	}

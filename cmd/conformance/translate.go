@@ -5,7 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+
+	"github.com/weighbridge/weighbridge/configs/sigstore"
 )
 
 // A request is a command line of the protocol: all flags of both commands.
@@ -18,6 +23,15 @@ type request struct {
 	ignoreUnsigned        bool
 	hash                  string
 	shardSize             uint64
+	identity, provider    string
+	token, trustConfig    string
+	staging               bool
+}
+
+// A command is what to run of weighbridge, and with which identity token, "" for that of the environment.
+type command struct {
+	args  []string
+	token string
 }
 
 // A list is a flag that may be repeated. Values are taken as they are: a path may hold commas.
@@ -27,37 +41,56 @@ func (l *list) String() string     { return fmt.Sprint(*l) }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 // translate turns a command line of the protocol into one of weighbridge. Every value goes behind "=", so that none is
-// ever taken for a flag.
-func translate(args []string) ([]string, error) {
+// ever taken for a flag. Files that the command needs are written into dir.
+func translate(args []string, dir string) (command, error) {
 	if len(args) == 0 {
-		return nil, errUsage
+		return command{}, errUsage
 	}
+	var r request
+	var out []string
+	var err error
 	switch args[0] {
 	case "sign-model":
-		return parseSign(args[1:])
+		out, err = r.parseSign(args[1:], dir)
 	case "verify-model":
-		return parseVerify(args[1:])
+		out, err = r.parseVerify(args[1:], dir)
+	default:
+		err = fmt.Errorf("unknown command %q: %w", args[0], errUsage)
 	}
-	return nil, fmt.Errorf("unknown command %q: %w", args[0], errUsage)
+	if err != nil {
+		return command{}, err
+	}
+	if r.method != "sigstore" {
+		r.token = ""
+	}
+	return command{out, r.token}, nil
 }
 
-func parseSign(args []string) ([]string, error) {
-	var r request
+func (r *request) parseSign(args []string, dir string) ([]string, error) {
 	f := r.flags("sign-model")
 	f.StringVar(&r.output, "output-bundle", "", "")
 	f.StringVar(&r.privateKey, "private-key", "", "")
 	f.StringVar(&r.signingCert, "signing-cert", "", "")
 	f.StringVar(&r.hash, "hash-algorithm", "", "")
 	f.Uint64Var(&r.shardSize, "shard-size", 0, "")
-	f.String("identity-token", "", "")
+	f.StringVar(&r.token, "identity-token", "", "")
 	if err := r.parse(f, args); err != nil {
 		return nil, err
 	}
-	err := errors.Join(r.need("output-bundle", r.output), r.need("private-key", r.privateKey))
-	out := []string{"model", "sign", "--quiet", "--signature=" + r.output, "--private-key=" + r.privateKey}
-	if r.method == "certificate" {
+	err := r.need("output-bundle", r.output)
+	out := []string{"model", "sign", "--quiet", "--signature=" + r.output}
+	switch r.method {
+	case "certificate":
 		err = errors.Join(err, r.need("signing-cert", r.signingCert))
 		out = append(out, "--signing-certificate="+r.signingCert)
+		fallthrough
+	case "key":
+		err = errors.Join(err, r.need("private-key", r.privateKey))
+		out = append(out, "--private-key="+r.privateKey)
+	case "sigstore":
+		instance, failed := r.instance(dir, "trusted-root", "signing-config")
+		err = errors.Join(err, failed)
+		out = append(out, instance...)
 	}
 	if err != nil {
 		return nil, err
@@ -71,14 +104,13 @@ func parseSign(args []string) ([]string, error) {
 	return r.common(out), nil
 }
 
-func parseVerify(args []string) ([]string, error) {
-	var r request
+func (r *request) parseVerify(args []string, dir string) ([]string, error) {
 	f := r.flags("verify-model")
 	f.StringVar(&r.bundle, "bundle", "", "")
 	f.StringVar(&r.publicKey, "public-key", "", "")
 	f.BoolVar(&r.ignoreUnsigned, "ignore-unsigned-files", false, "")
-	f.String("identity", "", "")
-	f.String("identity-provider", "", "")
+	f.StringVar(&r.identity, "identity", "", "")
+	f.StringVar(&r.provider, "identity-provider", "", "")
 	if err := r.parse(f, args); err != nil {
 		return nil, err
 	}
@@ -93,6 +125,10 @@ func parseVerify(args []string) ([]string, error) {
 			// Nothing trusted, nothing verified: the system's roots are no default for who may sign weights.
 			err = errors.Join(err, r.need("cert-chain", ""))
 		}
+	case "sigstore":
+		instance, failed := r.instance(dir, "trusted-root")
+		err = errors.Join(err, r.need("identity", r.identity), r.need("identity-provider", r.provider), failed)
+		out = append(append(out, "--identity="+r.identity, "--identity-provider="+r.provider), instance...)
 	}
 	if err != nil {
 		return nil, err
@@ -111,7 +147,8 @@ func (r *request) flags(command string) *flag.FlagSet {
 	f.StringVar(&r.model, "model-path", "", "")
 	f.Var(&r.chain, "cert-chain", "")
 	f.Var(&r.ignore, "ignore-paths", "")
-	f.Bool("use-staging", false, "")
+	f.BoolVar(&r.staging, "use-staging", false, "")
+	f.StringVar(&r.trustConfig, "trust-config", "", "")
 	return f
 }
 
@@ -124,9 +161,7 @@ func (r *request) parse(f *flag.FlagSet, args []string) error {
 		return fmt.Errorf("%s: unexpected argument %q", f.Name(), f.Arg(0))
 	}
 	switch r.method {
-	case "key", "certificate":
-	case "sigstore":
-		return errors.New("--method sigstore: keyless signatures are not supported")
+	case "key", "certificate", "sigstore":
 	default:
 		return fmt.Errorf("--method: %q is not key, certificate or sigstore", r.method)
 	}
@@ -138,6 +173,33 @@ func (r *request) need(name, value string) error {
 		return nil
 	}
 	return fmt.Errorf("--method %s needs --%s", r.method, name)
+}
+
+// instance returns the flags that name the Sigstore instance, by those of its files that the command takes.
+func (r *request) instance(dir string, flags ...string) ([]string, error) {
+	name := "production"
+	switch {
+	case r.trustConfig != "" && r.staging:
+		return nil, errors.New("--use-staging and --trust-config name two instances")
+	case r.trustConfig != "":
+		return []string{"--trust-config=" + r.trustConfig}, nil
+	case r.staging:
+		name = "staging"
+	}
+	var out []string
+	for _, f := range flags {
+		file := strings.ReplaceAll(f, "-", "_") + ".json"
+		data, err := sigstore.Files.ReadFile(name + "/" + file)
+		if err != nil {
+			panic("conformance: internal error: " + err.Error())
+		}
+		path := filepath.Join(dir, file)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return nil, fmt.Errorf("write a file of the %s instance: %w", name, err)
+		}
+		out = append(out, "--"+f+"="+path)
+	}
+	return out, nil
 }
 
 // common appends the flags that both commands share, and the model. The chain counts only for the method that has one:
