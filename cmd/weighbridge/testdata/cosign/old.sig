@@ -1,0 +1,1 @@
+{"base64Signature":"MEYCIQCTtfKqJMwplwzHIc0aiBs1y5yBSSWt7ASdE2fIz6YRCQIhAIhKOpuPEl0jXpjdYin9UnjkfA5OlyQpM0gPVA2SwHk6"}
