@@ -20,7 +20,7 @@
 // With --method sigstore the instance is production, that of --use-staging, or that of --trust-config, the same flag as
 // model_signing's (a ClientTrustConfig), which the suite does not use. The public instances are those of configs/sigstore:
 // verifying asks no network, and so knows no key that an instance took since. Signing asks the instance, with the suite's
-// --identity-token, else $SIGSTORE_ID_TOKEN; without one it is refused, so a suite that has none is given --skip-sigstore.
+// --identity-token, else $SIGSTORE_ID_TOKEN; without either the answer is 2, and --skip-sigstore leaves those cases out.
 package main
 
 import (

@@ -43,7 +43,8 @@ chain. The signer's certificate must be an end entity for code signing, and the 
 (--timestamp-authority) put on the signature.
 
 --identity is whom a Sigstore instance issued the certificate to, for the --identity-provider, both compared exactly. All
-that verifies it is in --trusted-root and in the bundle: certificate, log entry and time. Nothing is fetched.
+that verifies it is in --trusted-root (or --trust-config) and in the bundle: certificate, log entry and time. Nothing is
+fetched, so the trusted root must be as new as the signature.
 
 Symbolic links are followed only if the signer did and --allow-symlinks is given.`,
 		Example: `  weighbridge model verify ./model --signature ./model.sig --public-key trainer.pub
