@@ -24,7 +24,7 @@ func FuzzEntry(f *testing.F) {
 	}
 	text := []byte(`{"_type":"https://in-toto.io/Statement/v1","predicate":{},"predicateType":"https://example.com/v1","subject":[{"digest":{"sha256":"abababababababababababababababababababababababababababababababab"},"name":""}]}`)
 	var bundles []*protobundle.Bundle
-	for _, s := range []keylesstest.Signing{signing(nil), version2()} {
+	for _, s := range []keylesstest.Signing{signing(nil), version2(), signing(func(s *keylesstest.Signing) { s.Plain = true })} {
 		s.Broken = func(b *protobundle.Bundle) { bundles = append(bundles, b) }
 		instance.Sign(text, s)
 	}
@@ -35,13 +35,13 @@ func FuzzEntry(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"0.0.1","kind":"dsse","spec":{"envelopeHash":null,"payloadHash":null,"signatures":[]}}`), "dsse", "0.0.1", "", []byte{})
 	f.Add([]byte(`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"envelope":{"payloadType":"","signatures":[]}}}}`), "intoto", "0.0.2", "\n\n\n\n", []byte{})
 	f.Fuzz(func(t *testing.T, body []byte, kind, version, checkpoint string, promise []byte) {
-		for i, whole := range bundles {
+		for _, whole := range bundles {
 			held := whole.GetVerificationMaterial().GetTlogEntries()[0].GetCanonicalizedBody()
 			b := proto.CloneOf(whole)
 			e := b.GetVerificationMaterial().GetTlogEntries()[0]
 			e.CanonicalizedBody, e.KindVersion = body, &protorekor.KindVersion{Kind: kind, Version: version}
 			e.InclusionProof.Checkpoint = &protorekor.Checkpoint{Envelope: checkpoint}
-			if i == 0 {
+			if e.GetInclusionPromise() != nil {
 				e.InclusionPromise = &protorekor.InclusionPromise{SignedEntryTimestamp: promise}
 			}
 			line, err := protojson.Marshal(b)

@@ -92,12 +92,7 @@ func (v *Verifier) Verify(s *statement.Signed, by statement.Account) (time.Time,
 
 // verify hands the bundle to Sigstore's own library.
 func (v *Verifier) verify(s *statement.Signed, by statement.Account) (time.Time, error) {
-	b, err := read(s)
-	if err != nil {
-		return time.Time{}, err
-	}
-	_, subject := s.Subject()
-	sum, err := hex.DecodeString(subject)
+	b, signed, err := read(s)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -105,7 +100,7 @@ func (v *Verifier) verify(s *statement.Signed, by statement.Account) (time.Time,
 	if err != nil {
 		return time.Time{}, err
 	}
-	result, err := v.sigstore.Verify(b, verify.NewPolicy(verify.WithArtifactDigest("sha256", sum), verify.WithCertificateIdentity(who)))
+	result, err := v.sigstore.Verify(b, verify.NewPolicy(signed, verify.WithCertificateIdentity(who)))
 	if err != nil {
 		return time.Time{}, oneLine(err)
 	}
@@ -131,26 +126,35 @@ func oneLine(err error) error {
 }
 
 // read reads the bundle anew, as the library does, and makes sure that it says what was parsed before: what is verified
-// must be what counts.
-func read(s *statement.Signed) (*bundle.Bundle, error) {
+// must be what counts. It also returns by what the library is to recognize what was signed.
+func read(s *statement.Signed) (*bundle.Bundle, verify.ArtifactPolicyOption, error) {
 	raw := &protobundle.Bundle{}
 	if err := protojson.Unmarshal(s.Bundle(), raw); err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
-	}
-	b, err := bundle.NewBundle(raw)
-	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
+		return nil, nil, fmt.Errorf("read bundle: %w", err)
 	}
 	e := raw.GetDsseEnvelope()
 	if e.GetPayloadType() != statement.PayloadType || !bytes.Equal(e.GetPayload(), s.Payload()) ||
 		len(e.GetSignatures()) != 1 || !bytes.Equal(e.GetSignatures()[0].GetSig(), s.Signature()) ||
 		!bytes.Equal(raw.GetVerificationMaterial().GetCertificate().GetRawBytes(), s.Certificates()[0].Raw) {
-		return nil, errors.New("the bundle can be read in two ways")
+		return nil, nil, errors.New("the bundle can be read in two ways")
 	}
 	for _, entry := range raw.GetVerificationMaterial().GetTlogEntries() {
 		if err := checkKind(entry); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return b, nil
+	signed := asMessage(raw, s)
+	if signed == nil {
+		_, subject := s.Subject()
+		sum, err := hex.DecodeString(subject)
+		if err != nil {
+			return nil, nil, err
+		}
+		signed = verify.WithArtifactDigest("sha256", sum)
+	}
+	b, err := bundle.NewBundle(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read bundle: %w", err)
+	}
+	return b, signed, nil
 }

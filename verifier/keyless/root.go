@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	prototrustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
@@ -63,21 +62,6 @@ func readRoot(data []byte) (*root.TrustedRoot, error) {
 		raw.MediaType = root.TrustedRootMediaType01
 	}
 	return root.NewTrustedRootFromProtobuf(raw)
-}
-
-// checkKind wants an entry to be of the kind that it says: the library goes by what the log holds, others by what is said.
-func checkKind(entry *protorekor.TransparencyLogEntry) error {
-	var held struct {
-		Kind    string `json:"kind"`
-		Version string `json:"apiVersion"`
-	}
-	if err := json.Unmarshal(entry.GetCanonicalizedBody(), &held); err != nil {
-		return fmt.Errorf("read log entry: %w", err)
-	}
-	if said := entry.GetKindVersion(); said.GetKind() != held.Kind || said.GetVersion() != held.Version {
-		return fmt.Errorf("the log entry is a %.80q %.80q, and says that it is a %.80q %.80q", held.Kind, held.Version, said.GetKind(), said.GetVersion())
-	}
-	return nil
 }
 
 // checkTimes checks what the library leaves out. Of several stamps by one authority it looks at the first that it finds,

@@ -87,6 +87,7 @@ type Signing struct {
 	Key     *ecdsa.PrivateKey // nil: a new one
 	At      time.Time         // when: the certificate is valid from a minute before on
 	Rekor   int               // version of the log; 0: 1
+	Plain   bool              // the log of version 1 has a hashedrekord, which knows of no envelope
 	Without []Part
 	Stamped time.Time                 // by the time authority; zero: At
 	CA, CT  *Instance                 // who issues the certificate, and whose log promises it; nil: this one
@@ -111,8 +112,8 @@ func (i *Instance) Sign(payload []byte, s Signing) []byte {
 		key = newKey(i.t)
 	}
 	leaf := i.Issue(key.Public(), s)
-	sum := sha256.Sum256(dsse.PAE(statement.PayloadType, payload))
-	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	_, sum := signedHash(key, payload)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum)
 	i.check(err)
 	b := &protobundle.Bundle{
 		MediaType: statement.MediaType,
@@ -125,7 +126,7 @@ func (i *Instance) Sign(payload []byte, s Signing) []byte {
 	}
 	m := b.GetVerificationMaterial()
 	if s.has(Entry) {
-		m.TlogEntries = []*protorekor.TransparencyLogEntry{i.entry(leaf, payload, signature, s)}
+		m.TlogEntries = []*protorekor.TransparencyLogEntry{i.entry(key, leaf, payload, signature, s)}
 	}
 	if s.has(Timestamp) {
 		at := s.Stamped
@@ -142,6 +143,20 @@ func (i *Instance) Sign(payload []byte, s Signing) []byte {
 	line, err := protojson.Marshal(b)
 	i.check(err)
 	return append(line, '\n')
+}
+
+// signedHash returns the hash of what is signed of a payload, and its name: it is as strong as the key's curve.
+func signedHash(key *ecdsa.PrivateKey, payload []byte) (name string, sum []byte) {
+	name, hash := "sha256", crypto.SHA256
+	switch key.Curve {
+	case elliptic.P384():
+		name, hash = "sha384", crypto.SHA384
+	case elliptic.P521():
+		name, hash = "sha512", crypto.SHA512
+	}
+	h := hash.New()
+	h.Write(dsse.PAE(statement.PayloadType, payload))
+	return name, h.Sum(nil)
 }
 
 // Signed is Sign for what [statement.Parse] accepts.

@@ -9,6 +9,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"time"
 
@@ -62,10 +65,13 @@ func (i *Instance) promise(c, issuer *x509.Certificate) pkix.Extension {
 }
 
 // entry logs a signature.
-func (i *Instance) entry(leaf *x509.Certificate, payload, sig []byte, s Signing) *protorekor.TransparencyLogEntry {
+func (i *Instance) entry(key *ecdsa.PrivateKey, leaf *x509.Certificate, payload, sig []byte, s Signing) *protorekor.TransparencyLogEntry {
 	i.t.Helper()
-	if s.Rekor == 2 {
+	switch {
+	case s.Rekor == 2:
 		return i.entry2(leaf, payload, sig)
+	case s.Plain:
+		return i.plainEntry(key, leaf, payload, sig, s)
 	}
 	envelope := &dsse.Envelope{
 		PayloadType: statement.PayloadType, Payload: base64.StdEncoding.EncodeToString(payload),
@@ -77,6 +83,42 @@ func (i *Instance) entry(leaf *x509.Certificate, payload, sig []byte, s Signing)
 	e.KindVersion = &protorekor.KindVersion{Kind: "dsse", Version: "0.0.1"}
 	if s.has(Promise) {
 		e.InclusionPromise = &protorekor.InclusionPromise{SignedEntryTimestamp: i.promiseEntry(e.GetCanonicalizedBody(), s.At)}
+	}
+	return e
+}
+
+// plainEntry logs a signature as what signs some bytes: those that an envelope's signature is over.
+func (i *Instance) plainEntry(key *ecdsa.PrivateKey, leaf *x509.Certificate, payload, sig []byte, s Signing) *protorekor.TransparencyLogEntry {
+	i.t.Helper()
+	type object = map[string]any
+	name, sum := signedHash(key, payload)
+	text, err := json.Marshal(object{"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": object{
+		"data":      object{"hash": object{"algorithm": name, "value": hex.EncodeToString(sum)}},
+		"signature": object{"content": sig, "publicKey": object{"content": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})}},
+	}})
+	i.check(err)
+	body := jsontext.Value(text)
+	i.check(body.Canonicalize())
+	proof, err := i.v1.GetInclusionProof(body)
+	i.check(err)
+	root, err := hex.DecodeString(*proof.RootHash)
+	i.check(err)
+	e := &protorekor.TransparencyLogEntry{
+		LogId:             &protocommon.LogId{KeyId: i.logID(i.rekor1())},
+		KindVersion:       &protorekor.KindVersion{Kind: "hashedrekord", Version: "0.0.1"},
+		IntegratedTime:    s.At.Unix(),
+		CanonicalizedBody: body,
+		InclusionProof: &protorekor.InclusionProof{
+			LogIndex: *proof.LogIndex, TreeSize: *proof.TreeSize, RootHash: root, Checkpoint: &protorekor.Checkpoint{Envelope: *proof.Checkpoint},
+		},
+	}
+	for _, text := range proof.Hashes {
+		hash, err := hex.DecodeString(text)
+		i.check(err)
+		e.InclusionProof.Hashes = append(e.InclusionProof.Hashes, hash)
+	}
+	if s.has(Promise) {
+		e.InclusionPromise = &protorekor.InclusionPromise{SignedEntryTimestamp: i.promiseEntry(body, s.At)}
 	}
 	return e
 }
