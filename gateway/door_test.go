@@ -60,7 +60,7 @@ type channel struct {
 	done  int
 }
 
-func (c *catalog) Acquire(name string) (gateway.Serving, error) {
+func (c *catalog) Acquire(_ context.Context, name string) (gateway.Serving, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch, ok := c.channels[name]

@@ -32,11 +32,11 @@ var (
 	ErrNotServing = errors.New("channel is not serving")
 )
 
-// A Catalog knows what serves each channel. Its methods are called concurrently and don't block.
+// A Catalog knows what serves each channel. Its methods are called concurrently.
 type Catalog interface {
-	// Acquire returns what serves the channel, which goes on serving at least until its Done is called. Errors wrap
-	// ErrUnknownChannel or ErrNotServing.
-	Acquire(channel string) (Serving, error)
+	// Acquire returns what serves the channel, which goes on serving at least until its Done is called. Where nothing
+	// serves for a moment, it may wait for that. Errors wrap ErrUnknownChannel or ErrNotServing.
+	Acquire(ctx context.Context, channel string) (Serving, error)
 	// Channels returns every channel, serving or not, by name.
 	Channels() []ChannelInfo
 }

@@ -64,7 +64,7 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
-	serving, err := g.catalog.Acquire(r.channel)
+	serving, err := g.catalog.Acquire(ctx, r.channel)
 	if err != nil {
 		return err
 	}

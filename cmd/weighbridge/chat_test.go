@@ -24,7 +24,7 @@ type echo struct{}
 
 func (echo) Channels() []gateway.ChannelInfo { return nil }
 
-func (echo) Acquire(channel string) (gateway.Serving, error) {
+func (echo) Acquire(_ context.Context, channel string) (gateway.Serving, error) {
 	if channel != "chat" {
 		return nil, gateway.ErrNotServing
 	}

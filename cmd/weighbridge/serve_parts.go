@@ -179,8 +179,8 @@ func watchSVID(m metric.Meter, id *identity.Source) error {
 type frontDoor struct{ catalog *catalog.Catalog }
 
 // Acquire implements [gateway.Catalog].
-func (f frontDoor) Acquire(channel string) (gateway.Serving, error) {
-	s, err := f.catalog.Acquire(channel)
+func (f frontDoor) Acquire(ctx context.Context, channel string) (gateway.Serving, error) {
+	s, err := f.catalog.Acquire(ctx, channel)
 	switch {
 	case errors.Is(err, catalog.ErrUnknownChannel):
 		return nil, fmt.Errorf("%w: %w", gateway.ErrUnknownChannel, err)

@@ -202,8 +202,9 @@ func (c *Catalog) publishChannels(ctx context.Context) {
 	}
 }
 
-// Acquire returns the release that serves the channel, held until Done is called.
-func (c *Catalog) Acquire(name string) (*Serving, error) {
+// Acquire returns the release that serves the channel, held until Done is called. It waits, within limits, where one release
+// can be replaced by another only with a gap between them.
+func (c *Catalog) Acquire(ctx context.Context, name string) (*Serving, error) {
 	ch := (*c.channels.Load())[name]
 	if ch == nil {
 		return nil, fmt.Errorf("channel %q: %w", name, ErrUnknownChannel)
@@ -211,7 +212,10 @@ func (c *Catalog) Acquire(name string) (*Serving, error) {
 	for {
 		r := ch.current.Load()
 		if r == nil {
-			return nil, fmt.Errorf("channel %q: %w: %s", name, ErrNotServing, ch.status().Error)
+			if err := ch.await(ctx); err != nil {
+				return nil, fmt.Errorf("channel %q: %w", name, err)
+			}
+			continue
 		}
 		if r.acquire() {
 			return &Serving{channel: name, running: r}, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/verifier/seal"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -50,6 +51,7 @@ type channel struct {
 
 	current  atomic.Pointer[running]  // what serves; nil: nothing
 	warm     atomic.Pointer[running]  // what served before and still runs; nil: nothing
+	gap      atomic.Pointer[gap]      // requests wait for its end; nil: there is none
 	progress atomic.Pointer[progress] // of what is being brought up; nil: nothing
 	decided  atomic.Pointer[target]   // the newest word; nil: none yet
 
@@ -63,6 +65,8 @@ type channel struct {
 	wanted target
 	retry  *time.Timer
 	wait   time.Duration // before the next retry; 0: nothing failed
+
+	gapFor   statement.ID // what a gap was made for last
 
 	failed   *running // the last whose runtime failed for good
 	failures int      // of runtimes, each soon after the one before
@@ -90,7 +94,7 @@ func (ch *channel) want(t target) {
 // draining for what is no longer approved.
 func (ch *channel) hear(t target) {
 	if t.decision.Serve != ch.wanted.decision.Serve {
-		ch.wait = 0 // another release: what failed before says nothing about it
+		ch.wait, ch.gapFor = 0, "" // another release: what failed before says nothing about it
 	}
 	ch.wanted = t
 	r := ch.current.Load()
@@ -224,6 +228,15 @@ func (ch *channel) load(ctx context.Context) error {
 	if ch.current.Load() == nil {
 		ch.set(StateLoading, "")
 	}
+	err := ch.bringUp(ctx)
+	if errors.Is(err, seal.ErrTooLarge) {
+		return ch.swapInGap(ctx, err)
+	}
+	return err
+}
+
+// bringUp is load of what does not run yet.
+func (ch *channel) bringUp(ctx context.Context) error {
 	start := ch.c.cfg.Now()
 	r, err := ch.prepare(ctx, ch.c.start)
 	ch.c.metrics.loaded(ctx, ch.name, ch.c.cfg.Now().Sub(start), err)

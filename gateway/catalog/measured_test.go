@@ -123,7 +123,7 @@ func TestLevelIsRaised(t *testing.T) {
 	if !strings.Contains(st.Error, "do not fit in memory") {
 		t.Errorf("error = %q, want it to say why sealed weights are not served", st.Error)
 	}
-	if _, err := s.cat.Acquire("chat"); !errors.Is(err, catalog.ErrNotServing) {
+	if _, err := s.cat.Acquire(t.Context(), "chat"); !errors.Is(err, catalog.ErrNotServing) {
 		t.Errorf("Acquire = %v, want %v", err, catalog.ErrNotServing)
 	}
 }

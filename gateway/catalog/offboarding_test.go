@@ -54,7 +54,7 @@ func TestWithdrawalStops(t *testing.T) {
 	s.Withdraw(trusttest.Alice, b) // who may not
 	s.Withdraw(trusttest.Bob, b)
 	st := s.within(soon, "nothing serves", func(st catalog.Status) bool { return st.Release == "" })
-	if _, err := s.cat.Acquire("chat"); !errors.Is(err, catalog.ErrNotServing) {
+	if _, err := s.cat.Acquire(t.Context(), "chat"); !errors.Is(err, catalog.ErrNotServing) {
 		t.Errorf("Acquire = %v, want %v", err, catalog.ErrNotServing)
 	}
 	st = s.until("why", func(st catalog.Status) bool { return st.State == catalog.StateNone })

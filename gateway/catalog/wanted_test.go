@@ -135,7 +135,7 @@ func TestExpiryStopsWhatServes(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.until("nothing", func(st catalog.Status) bool { return st.Release == "" })
-			if _, err := s.cat.Acquire("chat"); !errors.Is(err, catalog.ErrNotServing) {
+			if _, err := s.cat.Acquire(t.Context(), "chat"); !errors.Is(err, catalog.ErrNotServing) {
 				t.Errorf("Acquire = %v, want %v", err, catalog.ErrNotServing)
 			}
 		})
