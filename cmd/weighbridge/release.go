@@ -216,10 +216,11 @@ type published struct {
 }
 
 // nobodys returns the statements that were signed by nobody who may publish on a channel, by the policy that was named.
-// Without one nothing is known of who signed what.
+// Without one nothing is known of who signed what. Who has retired, or is compromised, is not nobody: what they published
+// before may have been accepted, and then nothing below it is.
 func (o *signFlags) nobodys(channel string, set []*statement.Signed) (map[statement.ID]bool, error) {
 	if o.policy == "" {
-		return nil, nil //nolint:nilnil // none is known to be nobody's
+		return map[statement.ID]bool{}, nil
 	}
 	bundles, err := readPolicyBundles(o.policy)
 	if err != nil {
@@ -232,7 +233,7 @@ func (o *signFlags) nobodys(channel string, set []*statement.Signed) (map[statem
 	all, counts := map[statement.ID]bool{}, map[statement.ID]bool{}
 	for _, r := range trust.Decide(p, set, time.Now(), trust.Floor{}).Channels[channel].Reasons {
 		switch r.Rule {
-		case trust.RuleSignature, trust.RuleUnknownIdentity, trust.RuleUnknownPredicate, trust.RuleLifecycle:
+		case trust.RuleSignature, trust.RuleUnknownIdentity, trust.RuleUnknownPredicate:
 			all[r.Statement] = true
 		case trust.RuleRole:
 			all[r.Statement] = all[r.Statement] || !r.Counted

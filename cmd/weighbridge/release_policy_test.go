@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -46,6 +47,36 @@ func TestForgedPublications(t *testing.T) {
 	}
 	if to, _, stderr := sign("release", "rollback", "--to", "previous", "--reason", "slow"); to == first || !strings.Contains(stderr, "signatures were not looked at") {
 		t.Errorf("without a policy: rolls back to %s, want to be led astray and told so: %s", to, stderr)
+	}
+}
+
+// TestPublicationsOfThePast: a gateway may have accepted what somebody published before they retired or were compromised, so
+// the next epoch is above it, and a rollback goes to the release before.
+func TestPublicationsOfThePast(t *testing.T) {
+	since := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	for name, state := range map[string]trust.State{"active": {}, "retired": {Retired: since}, "compromised": {Compromised: since}} {
+		t.Run(name, func(t *testing.T) {
+			w := trusttest.New(t)
+			model := filepath.Join(w.Dir, "model.gguf")
+			writeTestFile(t, model, "weights")
+			w.SignPolicy(func(d *trust.Document) {
+				d.Identities[trusttest.Shipper] = trust.Identity{Keys: []string{w.PublicPEM(trusttest.Shipper)}, State: state}
+				d.Identities["night"] = trust.Identity{Keys: []string{w.PublicPEM("night")}}
+				d.Roles["publisher"] = trust.Role{Members: []string{trusttest.Shipper, "night"}}
+			})
+			first := w.Release(model, nil)
+			w.Publish(first, "chat", 1)
+			w.Publish(w.Release(model, func(d *trust.Descriptor) { d.Version = "2" }), "chat", 2)
+			out := filepath.Join(w.Dir, "rollback.json")
+			status, _, stderr := runModel(t, "release", "rollback", "--to", "previous", "--reason", "slow", "--policy", w.PolicyFile,
+				"--channel", "chat", "--epoch", "next", "--statements", w.Statements, "--out", out, "--key", w.KeyFile("night"))
+			if status != exitDone {
+				t.Fatalf("status %d: %s", status, stderr)
+			}
+			if to, p, err := trust.ParsePublication(readStatement(t, out)); err != nil || to != first || p.Epoch != 3 {
+				t.Errorf("rolls back to %s at epoch %d, %v, want %s at 3", to, p.Epoch, err, first)
+			}
+		})
 	}
 }
 
