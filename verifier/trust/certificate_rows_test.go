@@ -104,6 +104,19 @@ var certificateRows = []row{
 		}
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownIdentity, missing: "approver 0/2 by alice,bob,carol,erin"},
+	{name: "such a key, and a key of one's own under a certificate that has expired", policy: func(s *scene) {
+		certified("carol", "erin")(s)
+		s.join("approver", "erin")
+	}, build: func(s *scene) {
+		release := s.releaseBy("trainer", nil)
+		s.approve(release, "alice")
+		payload, err := trust.NewApproval(release, trust.Approval{})
+		for _, name := range []string{"carol", "erin"} {
+			s.underCertificate("carol", named(name), payload, err)
+		}
+		s.underCertificate("carol's laptop", func(c *x509.Certificate) { named("carol")(c); expired(c) }, payload, err)
+		s.publish(release, 1)
+	}, rule: trust.RuleExpired, missing: "approver 1/2 by bob,carol,erin"},
 	{name: "a key and a certificate of one identity", policy: func(s *scene) {
 		certified("carol")(s)
 		both := s.doc.Identities["carol"]
@@ -129,6 +142,15 @@ var certificateRows = []row{
 		payload, err := trust.NewWithdrawal(release, trust.Withdrawal{Of: trust.OfRelease, Reason: "it leaks"})
 		s.underCertificate("warden", valid(-2*time.Hour, -time.Hour), payload, err)
 	}, rule: trust.RuleWithdrawn, missing: "publisher 0/1 by shipper"},
+	{name: "withdrawal by one key under the certificates of two identities", policy: wardens, build: func(s *scene) {
+		s.withdrawnBy(s.version("1", 1), "warden", "warden", "erin")
+	}, rule: trust.RuleUnknownIdentity, serves: true},
+	{name: "withdrawal by each of these with a key of their own", policy: wardens, build: func(s *scene) {
+		release := s.version("1", 1)
+		s.withdrawnBy(release, "warden", "warden", "erin")
+		s.withdrawnBy(release, "warden's laptop", "warden")
+		s.withdrawnBy(release, "erin", "erin")
+	}, rule: trust.RuleWithdrawn, missing: "publisher 0/1 by shipper"},
 	{name: "failure under one that has expired", policy: and(duties, certified("tester")), build: func(s *scene) {
 		release := s.releaseBy("trainer", nil)
 		s.approve(release, "alice", "bob")
@@ -142,6 +164,21 @@ var certificateRows = []row{
 			s.underCertificate("tester", change, payload, err)
 		}
 	}, rule: trust.RuleTestFailed, missing: "evaluator 0/1 by tester"},
+}
+
+// wardens are two who sign under certificates, both of them needed to withdraw.
+func wardens(s *scene) {
+	and(duties, certified("warden", "erin"))(s)
+	s.doc.Roles["revoker"] = trust.Role{Members: []string{"warden", "erin"}, Threshold: 2}
+}
+
+// withdrawnBy is the withdrawal of a release with one key, under the certificates of the identities that are named.
+func (s *scene) withdrawnBy(release statement.ID, key string, names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		payload, err := trust.NewWithdrawal(release, trust.Withdrawal{Of: trust.OfRelease, Reason: "it leaks"})
+		s.underCertificate(key, named(name), payload, err)
+	}
 }
 
 // published is a complete release whose publication is under a certificate.

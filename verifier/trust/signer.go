@@ -155,22 +155,30 @@ func (c *channelCase) retired(a *act, who string) string {
 }
 
 // lapsed says why a statement does not count although its signer does, and by which rule; "" if it does. No signature of it
-// was made under a certificate that was valid, by a trusted time or, without one, by the time now; or its key speaks for
-// another identity as well, so that one person could be two of those that a rule asks for. What was accepted while it was
-// valid still counts.
+// was made under a certificate that was valid, by a trusted time or, without one, by the time now; or it is shared. What was
+// accepted while it was valid still counts.
 func (c *channelCase) lapsed(a *act, who string) (rule, why string) {
-	for _, s := range a.signatures[who] {
-		switch {
-		case len(c.holders[s.key]) > 1:
-			rule, why = RuleUnknownIdentity, fmt.Sprintf("signed by a key that %s shares with another identity: one key speaks for one identity", who)
-		case s.standsAt(c.now), c.accepted(a, who):
-			return "", ""
-		default:
-			rule, why = RuleExpired, fmt.Sprintf("the certificate of %s is not valid now, and no trusted time says that it was when this was signed", who)
-		}
+	if why := c.shared(a, who); why != "" {
+		return RuleUnknownIdentity, why
 	}
-	return rule, why
+	stands := func(s signature) bool { return c.alone(s) && s.standsAt(c.now) }
+	if slices.ContainsFunc(a.signatures[who], stands) || c.accepted(a, who) {
+		return "", ""
+	}
+	return RuleExpired, fmt.Sprintf("the certificate of %s is not valid now, and no trusted time says that it was when this was signed", who)
 }
+
+// shared says why a statement counts for nobody, at no time: each key that signed it speaks for another identity as well, so
+// that one person could be two of those that a rule asks for. "" if one speaks for its signer alone.
+func (c *channelCase) shared(a *act, who string) string {
+	if slices.ContainsFunc(a.signatures[who], c.alone) {
+		return ""
+	}
+	return fmt.Sprintf("signed by a key that %s shares with another identity: one key speaks for one identity", who)
+}
+
+// alone reports whether the key of a signature speaks for one identity.
+func (c *channelCase) alone(s signature) bool { return len(c.holders[s.key]) <= 1 }
 
 // accepted reports whether what was served before rested on this.
 func (c *channelCase) accepted(a *act, who string) bool {

@@ -8,7 +8,8 @@ import (
 )
 
 // judgeWithdrawals finds what enough members of the withdrawing role have taken away from this channel. A withdrawal is
-// for ever, so it does not lapse with the certificate that it was signed under.
+// for ever, so it does not lapse with the certificate that it was signed under; by a key that two share it counts for nobody,
+// as everything does.
 func (c *channelCase) judgeWithdrawals() {
 	by := map[Withdrawn][]string{}
 	for _, a := range inOrder(c.withdrawals) {
@@ -25,6 +26,8 @@ func (c *channelCase) judgeWithdrawals() {
 				c.say(RuleRole, a, who, false, "%s is no %s, so may not withdraw from %s", who, rule.Role, c.name)
 			case c.retired(a, who) != "":
 				c.say(RuleLifecycle, a, who, false, "%s", c.retired(a, who))
+			case c.shared(a, who) != "":
+				c.say(RuleUnknownIdentity, a, who, false, "%s", c.shared(a, who))
 			case slices.Contains(by[what], who):
 				c.say(RuleThreshold, a, who, false, "%s withdrew it twice; one identity counts once", who)
 			default:
