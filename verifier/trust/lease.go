@@ -24,14 +24,19 @@ func (l Lease) Apply(d Decision, floor Floor, now time.Time) Decision {
 	why := fmt.Sprintf("nothing new was heard since %s, which is longer than the site's lease of %s", floor.Heard.UTC().Format(time.RFC3339), l.MaxStaleness)
 	out := Decision{Channels: make(map[string]Channel, len(d.Channels))}
 	for name, c := range d.Channels {
-		if c.Serve != "" && c.Epoch > floor.Channels[name].Epoch {
-			out.Channels[name] = c // which is new here, and renews the lease once it serves
+		switch fresh := c.Serve != "" && c.Epoch > floor.Channels[name].Epoch; {
+		case fresh && !l.Deny:
+			out.Channels[name] = c // which renews the lease once it serves
 			continue
+		case fresh:
+			// What is not new does not go on until then, or whoever keeps the new release's weights back would keep the
+			// old one serving for ever.
+			c.Standing, c.Frozen = nil, ""
+		case l.Deny:
+			c = Channel{Level: c.Level, Withdrawn: c.Withdrawn, Pending: c.Pending, Reasons: c.Reasons, Stale: why}
+		default:
+			c.Stale = why
 		}
-		if l.Deny {
-			c = Channel{Level: c.Level, Withdrawn: c.Withdrawn, Pending: c.Pending, Reasons: c.Reasons}
-		}
-		c.Stale = why
 		c.Reasons = append(c.Reasons[:len(c.Reasons):len(c.Reasons)], Reason{RuleExpired, floor.PolicyDigest, "", false, why, kindPolicy})
 		out.Channels[name] = c.complete()
 	}
