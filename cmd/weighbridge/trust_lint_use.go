@@ -60,7 +60,10 @@ func readUsage(s streams, p shownPolicy, now time.Time, dir, floorFile string) (
 	if floorFile != "" {
 		u.resting = map[string]bool{}
 		for name, c := range u.channels {
-			for _, act := range slices.Concat(c.Counted, floor.Channels[name].Counted) {
+			for _, act := range c.Counted {
+				u.resting[act.Identity] = true
+			}
+			for _, act := range floor.Channels[name].Counted {
 				u.resting[act.Identity] = true
 			}
 		}

@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +106,49 @@ func TestLaterFormat(t *testing.T) {
 		}
 		if _, err := store.OpenState(dir); !errors.Is(err, store.ErrLaterFormat) {
 			t.Errorf("OpenState of %s = %v, want %v", text, err, store.ErrLaterFormat)
+		}
+	}
+}
+
+// TestFloorRests: what a release rests on is kept with its trusted time, where it has one, and read without.
+func TestFloorRests(t *testing.T) {
+	id := statement.ID("sha256:" + strings.Repeat("0", 64))
+	text := func(counted, rests string) string {
+		return `{"format":2,"policyVersion":1,"policyDigest":"` + string(id) + `","timeHighWater":"2026-06-01T12:00:00Z","withdrawn":[],"channels":{` +
+			`"chat":{"epoch":1,"publication":"` + string(id) + `","served":["` + string(id) + `"],"counted":[` + counted + `],"rests":[` + rests + `]}}}`
+	}
+	act := `{"statement":"` + string(id) + `","identity":"alice"}`
+	timed := func(at string) string { return strings.Replace(act, "}", `,"at":"`+at+`"}`, 1) }
+	for _, tt := range []struct {
+		name, text string
+		at         time.Time // of what it rests on
+		want       string    // error
+	}{
+		{name: "with a time", text: text(act, timed("2026-06-01T11:00:00Z")), at: time.Date(2026, 6, 1, 11, 0, 0, 0, time.UTC)},
+		{name: "without", text: text(act, act)},
+		{name: "a time of no year", text: text(act, timed("1969-06-01T11:00:00Z")), want: "channels.chat.rests[0].at"},
+		{name: "no statement", text: text(act, strings.Replace(act, "sha256:", "sha256", 1)), want: "channels.chat.rests[0].statement"},
+		{name: "a time of what counted", text: text(timed("2026-06-01T11:00:00Z"), act), want: "at"},
+		{name: "no statement that counted", text: text(strings.Replace(act, "sha256:", "sha256", 1), act), want: "channels.chat.counted[0].statement"},
+	} {
+		floor, err := store.ParseFloor([]byte(tt.text))
+		if tt.want != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: ParseFloor = %v, want an error of %s", tt.name, err, tt.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: ParseFloor = %v", tt.name, err)
+			continue
+		}
+		want := []trust.TimedAct{{Act: trust.Act{Statement: id, Identity: "alice"}, At: tt.at}}
+		if got := floor.Channels["chat"].Rests; !slices.Equal(got, want) {
+			t.Errorf("%s: rests on %v, want %v", tt.name, got, want)
+		}
+		floor.Heard = time.Time{}
+		if again, err := store.FormatFloor(floor); err != nil || !bytes.Equal(bytes.TrimSpace(again), []byte(tt.text)) {
+			t.Errorf("%s: written again it is %s, %v, want %s", tt.name, again, err, tt.text)
 		}
 	}
 }

@@ -314,7 +314,7 @@ func TestDecideAdapterSigners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(got.Counted, trust.Act{Statement: signed.ID(), Identity: "carol"}) {
+	if !slices.Contains(got.Counted, trust.TimedAct{Act: trust.Act{Statement: signed.ID(), Identity: "carol"}}) {
 		t.Errorf("counted %v, want carol's signature of the adapter among them", got.Counted)
 	}
 	for _, r := range got.Reasons {

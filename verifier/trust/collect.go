@@ -109,6 +109,17 @@ func (a *act) add(sig signature) {
 	}
 }
 
+// by returns an identity's part in it.
+func (a *act) by(who string) TimedAct {
+	did := TimedAct{Act: Act{a.id, who}}
+	for _, s := range a.signatures[who] {
+		if did.At.IsZero() || older(s.at, did.At) {
+			did.At = s.at
+		}
+	}
+	return did
+}
+
 // keys returns how many distinct keys of an identity signed.
 func (a *act) keys(who string) int {
 	distinct := map[statement.KeyID]bool{}

@@ -189,7 +189,7 @@ func decideChannel(c *channelCase) Channel {
 			out.Missing = missing // what mode warn let pass
 			out.Signers.Publishers = publishers
 			for _, who := range publishers {
-				out.Counted = append(out.Counted, Act{a.id, who})
+				out.Counted = append(out.Counted, a.by(who))
 				c.say(RuleRole, a, who, true, "published by %s as %s, epoch %d", who, c.publishRule(a).Role, a.publication.Epoch)
 			}
 		}

@@ -28,7 +28,7 @@ type Channel struct {
 	Stale       string // why the site's lease has run out, "" if it has not; see [Lease]
 
 	// Counted are the acts that Serve rests on, and Withdrawn is what withdrawals took away; a floor remembers both.
-	Counted   []Act
+	Counted   []TimedAct
 	Withdrawn []Withdrawn
 
 	// Standing are the releases of older publications that count still. One that serves may go on until Serve has

@@ -51,8 +51,12 @@ func (f Floor) Check() error {
 		for i, served := range c.Served {
 			id(fmt.Sprintf("%s.served[%d]", path, i), served)
 		}
-		for i, a := range slices.Concat(c.Counted, c.Rests) {
-			id(fmt.Sprintf("%s.counted[%d]", path, i), a.Statement)
+		for i, a := range c.Counted {
+			id(fmt.Sprintf("%s.counted[%d].statement", path, i), a.Statement)
+		}
+		for i, a := range c.Rests {
+			id(fmt.Sprintf("%s.rests[%d].statement", path, i), a.Statement)
+			checkTime(&bad, fmt.Sprintf("%s.rests[%d].at", path, i), a.At)
 		}
 	}
 	return bad.err()
@@ -73,15 +77,21 @@ type ChannelFloor struct {
 	// Counted are the acts that served releases rested on when they were accepted. They still count when their
 	// signers have retired since.
 	Counted []Act `json:"counted,omitempty"`
-	// Rests are those of them that the accepted publication and its release rest on. One of them that is gone, though its
-	// signer is still who they were, is withheld: nobody can take a quorum away by taking away a file.
-	Rests []Act `json:"rests,omitempty"`
+	// Rests are those of them that the accepted publication and its release rest on. One of them that is gone, though it
+	// would still count, is withheld: nobody can take a quorum away by taking away a file.
+	Rests []TimedAct `json:"rests,omitempty"`
 }
 
 // An Act is one identity's signature on one statement.
 type Act struct {
 	Statement statement.ID `json:"statement"`
 	Identity  string       `json:"identity"`
+}
+
+// A TimedAct is an act and when it was made: what tells, once its identity is compromised, whether it counts still.
+type TimedAct struct {
+	Act
+	At time.Time `json:"at,omitzero"` // the earliest by the word of a trusted authority or log; zero: nobody says
 }
 
 // Withdraw returns the floor after a channel's withdrawals were heard of. It reports whether that changed anything.
@@ -146,8 +156,8 @@ func (f Floor) Accept(channel string, c Channel, p *Policy, now time.Time) Floor
 	served = append(served, c.Serve) // the newest last, also where it serves again
 	counted := slices.Clone(old.Counted)
 	for _, a := range c.Counted {
-		if !slices.Contains(counted, a) {
-			counted = append(counted, a)
+		if !slices.Contains(counted, a.Act) {
+			counted = append(counted, a.Act)
 		}
 	}
 	if len(counted) > maxCounted {

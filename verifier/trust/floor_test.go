@@ -1,9 +1,13 @@
 package trust_test
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/weighbridge/weighbridge/verifier/keyless/keylesstest"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -37,6 +41,71 @@ func TestFloorCovers(t *testing.T) {
 		if got := floor(tt.edit).Covers(there); got != tt.want {
 			t.Errorf("%s: Covers = %v, want %v", name, got, tt.want)
 		}
+	}
+}
+
+// TestFloorRemembersTimes: of each act that the accepted release rests on, the earliest trusted time is kept.
+func TestFloorRemembersTimes(t *testing.T) {
+	at := now.Add(-time.Hour)
+	keyed := func(stamp func(s *scene)) func(*scene, statement.ID) {
+		return func(s *scene, release statement.ID) {
+			s.approve(release, "carol")
+			stamp(s)
+		}
+	}
+	tests := []struct {
+		name    string
+		policy  func(*scene)
+		approve func(*scene, statement.ID)
+		want    time.Time
+	}{
+		{"a key, stamped", certified(), keyed(func(s *scene) { s.stamp(at) }), at},
+		{"a key, not stamped", certified(), keyed(func(*scene) {}), time.Time{}},
+		{"a key, stamped by a stranger", certified(), keyed(stranger), time.Time{}},
+		{"a key, in three bundles", certified(), keyed(func(s *scene) {
+			untimed := s.set[len(s.set)-1]
+			s.stamp(at.Add(time.Minute))
+			s.add(untimed)
+			s.stamp(at)
+			s.add(untimed)
+		}), at},
+		{"two keys, the first of them stamped", and(certified(), func(s *scene) {
+			s.doc.Identities["carol"] = trust.Identity{Keys: []string{s.PublicPEM("carol"), s.PublicPEM("laptop")}}
+		}), func(s *scene, release statement.ID) {
+			keys := []string{"carol", "laptop"}
+			slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(s.KeyID(a), s.KeyID(b)) })
+			s.approve(release, keys[0])
+			s.stamp(at)
+			s.approve(release, keys[1])
+		}, at},
+		{"a certificate, stamped", certified("carol"), func(s *scene, release statement.ID) {
+			payload, err := trust.NewApproval(release, trust.Approval{})
+			s.underCertificate("carol", nil, payload, err)
+			s.stamp(at)
+		}, at},
+		{"an account, in a log", holders("carol"), func(s *scene, release statement.ID) {
+			payload, err := trust.NewApproval(release, trust.Approval{})
+			s.withAccount("carol", func(by *keylesstest.Signing) { by.At = at }, payload, err)
+		}, at},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene(t, tt.policy)
+			release := s.releaseBy("trainer", nil)
+			s.approve(release, "alice")
+			tt.approve(s, release)
+			s.publish(release, 1)
+			s.accept()
+			for _, act := range s.floor.Channels["chat"].Rests {
+				want := time.Time{}
+				if act.Identity == "carol" {
+					want = tt.want
+				}
+				if !act.At.Equal(want) {
+					t.Errorf("what %s did is of %s, want %s", act.Identity, act.At, want)
+				}
+			}
+		})
 	}
 }
 

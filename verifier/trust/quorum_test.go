@@ -30,12 +30,21 @@ func TestLostQuorum(t *testing.T) {
 			}
 		}
 	}
-	compromise := func(name string) func(*scene) {
+	// Bob approved the second half an hour ago by a trusted time. Nobody says when alice did.
+	compromise := func(name string, ago time.Duration) func(*scene) {
 		return func(s *scene) {
 			identity := s.doc.Identities[name]
-			identity.State = trust.State{Compromised: now.Add(-time.Hour)}
+			identity.State = trust.State{Compromised: now.Add(-ago)}
 			s.doc.Identities[name] = identity
 		}
+	}
+	withhold := func(name string) func(*scene) { // whose approval of the second
+		at := map[string]int{"alice": 3, "bob": 2}[name] // from the end
+		return func(s *scene) { s.set = slices.Delete(s.set, len(s.set)-at, len(s.set)-at+1) }
+	}
+	untimed := func(s *scene) {
+		bobs := len(s.set) - 2
+		s.set[bobs] = s.Sign("bob", s.set[bobs].Payload())
 	}
 	stand := func(*scene) {}
 	const nothing, first, second, frozen = "nothing", "first", "second", "second, frozen"
@@ -46,7 +55,8 @@ func TestLostQuorum(t *testing.T) {
 	}{
 		{"all stand", stand, second, second, second},
 		{"an approver of the second is removed", remove("bob"), nothing, first, frozen},
-		{"an approver of the second is compromised", compromise("bob"), nothing, first, frozen},
+		{"an approver of the second is compromised", compromise("bob", time.Hour), nothing, first, frozen},
+		{"an approver of the second was compromised later", compromise("bob", time.Minute), second, second, second},
 		{"an approver of the second retires", retire("bob"), second, second, second},
 		{"an approver of both is removed", remove("alice"), nothing, nothing, frozen},
 		{"the producer is removed", remove("trainer"), nothing, nothing, frozen},
@@ -60,7 +70,12 @@ func TestLostQuorum(t *testing.T) {
 		{"the second fails", func(s *scene) { s.evaluated(s.floor.Channels["chat"].Served[1], "tester", trust.Failed, 0) }, nothing, first, frozen},
 		{"the publication expires", func(s *scene) { s.now = s.now.Add(80 * day) }, nothing, nothing, nothing},
 		{"the publication is withheld", func(s *scene) { s.set = s.set[:len(s.set)-1] }, nothing, nothing, nothing},
-		{"an approval is withheld", func(s *scene) { s.set = slices.Delete(s.set, len(s.set)-2, len(s.set)-1) }, nothing, nothing, nothing},
+		{"an approval is withheld", withhold("bob"), nothing, nothing, nothing},
+		{"an approval by one who was compromised later is withheld", and(withhold("bob"), compromise("bob", time.Minute)), nothing, nothing, nothing},
+		{"the time of an approval by such a one is withheld", and(untimed, compromise("bob", time.Minute)), nothing, nothing, nothing},
+		{"an approval by one who was compromised before is withheld", and(withhold("bob"), compromise("bob", time.Hour)), nothing, first, frozen},
+		{"an approval by one who was compromised at that very time is withheld", and(withhold("bob"), compromise("bob", 30*time.Minute)), nothing, first, frozen},
+		{"an approval without a time by one who was compromised is withheld", and(withhold("alice"), compromise("alice", time.Minute)), nothing, nothing, frozen},
 		{"the release is withheld", func(s *scene) {
 			s.set = slices.DeleteFunc(s.set, func(one *statement.Signed) bool { return one.ID() == s.floor.Channels["chat"].Served[1] })
 		}, nothing, nothing, nothing},
@@ -69,7 +84,7 @@ func TestLostQuorum(t *testing.T) {
 			s.set[last] = s.Sign("mallory", s.set[last].Payload())
 		}, nothing, nothing, nothing},
 		{"an approver of the second is removed, and an approval of it withheld", func(s *scene) {
-			s.set = slices.Delete(s.set, len(s.set)-3, len(s.set)-2) // alice's
+			withhold("alice")(s)
 			remove("bob")(s)
 		}, nothing, nothing, nothing},
 	}
@@ -77,7 +92,7 @@ func TestLostQuorum(t *testing.T) {
 		for mode, want := range map[string]string{"stop": tt.stop, "previous": tt.previous, "freeze": tt.hold} {
 			t.Run(tt.name+"/"+mode, func(t *testing.T) {
 				t.Parallel()
-				s := newScene(t, and(duties, rules(func(c *trust.ChannelRules) { c.OnLostQuorum = mode })))
+				s := newScene(t, and(duties, certified(), rules(func(c *trust.ChannelRules) { c.OnLostQuorum = mode })))
 				one := s.releaseBy("trainer", nil)
 				s.evaluated(one, "tester", trust.Passed, 0)
 				s.approve(one, "alice", "carol")
@@ -86,6 +101,7 @@ func TestLostQuorum(t *testing.T) {
 				two := s.releaseBy("trainer", func(d *trust.Descriptor) { d.Version = "2" })
 				s.evaluated(two, "tester", trust.Passed, 0)
 				s.approve(two, "alice", "bob")
+				s.stamp(now.Add(-30 * time.Minute))
 				expires := time.Time{}
 				if tt.name == "the publication expires" {
 					expires = now.Add(80 * day)

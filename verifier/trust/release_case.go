@@ -29,7 +29,7 @@ type releaseCase struct {
 	adapters                               []met                      // of each adapter of the release
 	acted                                  map[string]map[string]bool // identity to the separated roles it acted in
 	first                                  map[string]string          // identity to the first of them
-	counted                                []Act
+	counted                                []TimedAct
 	reasons                                []Reason
 }
 
@@ -139,7 +139,7 @@ func (r *releaseCase) judge(a *act, m met, did string, refuses func() (rule, why
 			continue
 		}
 		count = append(count, who)
-		r.counted = append(r.counted, Act{a.id, who})
+		r.counted = append(r.counted, a.by(who))
 		say(RuleRole, true, "%s %s as %s", who, did, role)
 		if a.keys(who) > 1 {
 			say(RuleThreshold, false, "%s %s twice; one identity counts once", who, did)

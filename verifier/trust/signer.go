@@ -31,7 +31,10 @@ type signature struct {
 }
 
 // before reports whether a trusted time says that the signature is older than t.
-func (s signature) before(t time.Time) bool { return !s.at.IsZero() && s.at.Before(t) }
+func (s signature) before(t time.Time) bool { return older(s.at, t) }
+
+// older reports whether a trusted time, zero if nobody says one, is before t.
+func older(at, t time.Time) bool { return !at.IsZero() && at.Before(t) }
 
 // standsAt reports whether the signature was made while its certificate was valid: at its trusted time, or else now.
 func (s signature) standsAt(now time.Time) bool {
@@ -60,8 +63,8 @@ func (p *Policy) signer(s *statement.Signed) (sig signature, rule, who, why stri
 		return sig, rule, "", why
 	}
 	state := p.doc.Identities[sig.identity].State
-	if sig.at.IsZero() && (len(sig.spans) > 0 || !state.Active()) {
-		sig.at = p.trustedTime(s)
+	if sig.at.IsZero() {
+		sig.at = p.trustedTime(s) // also of a key that is good today: a floor remembers it for when it is not
 	}
 	if sig.svid && kindOf[s.PredicateType()] == kindWeights {
 		return sig, RuleRole, sig.identity, fmt.Sprintf("%s signed weights under an SVID: weights are for keys and code signing certificates", sig.identity)

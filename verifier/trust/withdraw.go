@@ -125,10 +125,14 @@ func (c *channelCase) lostQuorum(floor ChannelFloor) bool {
 }
 
 // withheld reports whether an act that counted is gone without a reason that the policy gives: its identity has neither
-// been removed nor compromised.
-func (c *channelCase) withheld(was Act) bool {
+// been removed, nor was it compromised when the act was made. What a trusted time has once said of that still holds where
+// only the time is gone.
+func (c *channelCase) withheld(was TimedAct) bool {
 	identity, known := c.policy.doc.Identities[was.Identity]
-	if !known || !identity.State.Compromised.IsZero() {
+	if !known {
+		return false
+	}
+	if since := identity.State.Compromised; !since.IsZero() && !older(was.At, since) {
 		return false
 	}
 	a := c.acts[was.Statement]
