@@ -72,7 +72,7 @@ func newWorld() (*world, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	w.policy, err = trust.ParsePolicy(w.sign(0, payload, nil))
+	w.policy, err = trust.ParsePolicy(w.sign(0, payload, nil), nil)
 	w.check(err)
 	w.fill()
 	return w, w.err

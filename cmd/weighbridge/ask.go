@@ -105,7 +105,7 @@ func (o *decideFlags) basis(anchor trust.Anchor, what string, b *controlv1.Basis
 		return in, err
 	}
 	if len(o.roots) == 0 {
-		in.policy, err = trust.ParsePolicy(bundles[0])
+		in.policy, err = trust.ParsePolicy(bundles[0], newKeyless)
 	} else {
 		// Not against the floor: it comes from the gateway, and whoever made it up could name any policy as accepted.
 		in.policy, err = anchor.Accept(bundles, nil, nil)

@@ -177,7 +177,7 @@ type update struct {
 func (in *site) follow(b *bundle.Bundle) ([]update, error) {
 	byVersion := map[int64][]*statement.Signed{}
 	for _, bundles := range b.Policies {
-		p, err := trust.ParsePolicy(bundles[0])
+		p, err := trust.ParsePolicy(bundles[0], nil)
 		if err != nil {
 			return nil, refused("the bundle's policy", err)
 		}

@@ -254,7 +254,7 @@ func (e *exporter) rotate(t *testing.T, dir string, last *trust.Policy, version 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := trust.ParsePolicy(bundles[0])
+	p, err := trust.ParsePolicy(bundles[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,8 @@ func (o *decideFlags) accept(ctx context.Context, s streams, what string) (in in
 			return in, fmt.Errorf("%s: %w", what, err)
 		}
 		// Beside a floor lies the policy it accepted, whose root must have signed a later one.
-		if last, err = acceptedPolicy(store.AcceptedPolicy(filepath.Dir(o.floor), in.floor)); err != nil {
+		kept := func() ([]byte, error) { return store.AcceptedPolicy(filepath.Dir(o.floor), in.floor) }
+		if last, err = acceptedPolicy(nil, kept); err != nil {
 			return in, fmt.Errorf("%s: %w", what, err)
 		}
 	}

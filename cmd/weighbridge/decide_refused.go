@@ -50,7 +50,7 @@ func channelsOf(path string) []string {
 	if err != nil {
 		return nil
 	}
-	p, err := trust.ParsePolicy(bundles[0])
+	p, err := trust.ParsePolicy(bundles[0], nil)
 	if err != nil {
 		return nil
 	}

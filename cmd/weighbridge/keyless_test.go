@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,8 +11,13 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weighbridge/weighbridge/configs"
+	"github.com/weighbridge/weighbridge/gateway/audit"
+	"github.com/weighbridge/weighbridge/gateway/catalog"
+	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
 	"github.com/weighbridge/weighbridge/verifier/keyless/keylesstest"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
@@ -193,5 +201,175 @@ func checkGatewayDecides(t *testing.T, w *trusttest.World, release statement.ID)
 	}
 	if got := trust.Decide(policy, set, longAgo, trust.Floor{}).Channels["chat"].Serve; got != release {
 		t.Errorf("a gateway serves %q, want %s", got, release)
+	}
+}
+
+// TestAccountsAreJudged: whatever reads a policy to judge by it judges what accounts signed, too. The shipper is one, so that
+// nothing serves where that is nobody's.
+func TestAccountsAreJudged(t *testing.T) {
+	w := trusttest.New(t)
+	w.Keyless = newKeyless
+	instance := keylesstest.New(t)
+	id, root, err := trust.TrustedRootID(instance.TrustedRoot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipper := func(d *trust.Document) {
+		d.TrustedRoots = map[statement.ID]jsontext.Value{id: root}
+		d.Identities[trusttest.Shipper] = trust.Identity{Sigstore: trust.Sigstore{Issuer: carolAccount.Issuer, Subject: carolAccount.Subject, TrustedRoot: id}}
+	}
+	policy := w.SignPolicy(shipper)
+	lines, err := os.ReadFile(w.PolicyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := testSite{t, w.Dir, ""}
+	site.config = site.write(w, "gateway.yaml")
+	model := filepath.Join(w.Dir, "models", "model.gguf")
+	if err := os.Mkdir(filepath.Dir(model), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeTestFile(t, model, "weights")
+	release := w.Release(model, nil)
+	w.Approve(release, trusttest.Alice, trust.Approval{})
+	w.Approve(release, trusttest.Bob, trust.Approval{})
+	for _, channel := range []string{"chat", "other"} { // the policy has no such other yet
+		payload, err := trust.NewPublication(release, trust.Publication{Channel: channel, Epoch: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Add(instance.Signed(payload, keylesstest.Signing{Account: carolAccount, At: longAgo}))
+	}
+	state := newState(t, filepath.Join(w.Dir, "state"), policy, lines)
+
+	t.Run("the next epoch", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "p.json")
+		status, _, stderr := runModel(t, "release", "publish", string(release), "--channel", "chat", "--epoch", "next", "--policy", w.PolicyFile,
+			"--statements", w.Statements, "--out", out, "--key", w.KeyFile(trusttest.Alice))
+		if status != exitDone {
+			t.Fatalf("status %d: %s", status, stderr)
+		}
+		if _, p, err := trust.ParsePublication(readStatement(t, out)); err != nil || p.Epoch != 2 {
+			t.Errorf("publishes at epoch %d, %v, want 2", p.Epoch, err)
+		}
+	})
+	t.Run("trust lint", func(t *testing.T) {
+		p, err := loadPolicy(w.PolicyFile, "trust lint")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := readUsage(streams{err: t.Output()}, p, time.Now(), w.Statements, "")
+		if err != nil || u.channels["chat"].Serve != release || !u.uses[trusttest.Shipper].Roles["publisher"] {
+			t.Errorf("serves %q, uses %v, %v, want %s, published by the shipper", u.channels["chat"].Serve, u.uses, err, release)
+		}
+	})
+	t.Run("the gateway's word", func(t *testing.T) {
+		floor, err := store.FormatFloor(state.Floor())
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, _, err := store.ReadStatements([]string{w.Statements})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &teller{basis: &controlv1.Basis{Policy: lines, Floor: floor, Time: timestamppb.Now()}}
+		for _, one := range set {
+			f.statements = append(f.statements, one.Bundle())
+		}
+		if got := tell(t, "decide", "--server", f.serve(t)); got.exit != exitDone || !strings.Contains(got.stdout, string(release)) {
+			t.Errorf("decide = %+v, want %s", got, release)
+		}
+	})
+	t.Run("the next policy, while the audit log can't be written", func(t *testing.T) {
+		full := errors.New("no space left on device")
+		err := nextPolicy(t, w, state, trailThat{full}, func(d *trust.Document) {
+			shipper(d)
+			d.Channels["other"] = d.Channels["chat"]
+		})
+		if !errors.Is(err, full) {
+			t.Errorf("one by which more is served = %v, want %v", err, full)
+		}
+		err = nextPolicy(t, w, state, trailThat{full}, func(d *trust.Document) {
+			shipper(d)
+			d.Roles["approver"] = trust.Role{Members: []string{trusttest.Alice, trusttest.Bob}}
+		})
+		if err != nil {
+			t.Errorf("one that only takes away = %v", err)
+		}
+	})
+	t.Run("a site whose policy file is gone", func(t *testing.T) {
+		if err := os.Remove(w.PolicyFile); err != nil {
+			t.Fatal(err)
+		}
+		if got := site.serves(); got != release {
+			t.Errorf("serves %q, want %s", got, release)
+		}
+	})
+}
+
+// trailThat fails, or not.
+type trailThat struct{ err error }
+
+func (a trailThat) Append(context.Context, audit.Record) (int64, error) { return 0, a.err }
+func (trailThat) Note(audit.Record)                                     {}
+
+// nextPolicy has the gateway of a state take over the next version of the default policy, as edit changes it.
+func nextPolicy(t *testing.T, w *trusttest.World, state *store.State, trail catalog.Trail, edit func(*trust.Document)) error {
+	t.Helper()
+	doc := w.Document()
+	edit(&doc)
+	doc.Version, doc.Previous = 2, state.Floor().PolicyDigest
+	payload, err := trust.NewPolicy(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeTestFile(t, w.PolicyFile, string(w.Sign(trusttest.Alice, payload).Bundle())+string(w.Sign(trusttest.Bob, payload).Bundle()))
+	root := configs.Root{Keys: []string{string(w.KeyID(trusttest.Alice)), string(w.KeyID(trusttest.Bob))}, Threshold: 2}
+	_, err = acceptPolicy(t.Context(), slog.New(slog.DiscardHandler), configs.Trust{Root: root, Policy: w.PolicyFile, Statements: []string{w.Statements}}, state, trail)
+	return err
+}
+
+// newState makes the state of a gateway that has accepted a policy.
+func newState(t *testing.T, dir string, policy *trust.Policy, lines []byte) *store.State {
+	t.Helper()
+	if err := store.CreateState(dir); err != nil {
+		t.Fatal(err)
+	}
+	state, err := store.OpenState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { state.Close() })
+	if err := state.KeepPolicy(policy.Version(), lines); err != nil {
+		t.Fatal(err)
+	}
+	if err := state.Raise(func(f trust.Floor) trust.Floor { return f.AcceptPolicy(policy, time.Now()) }); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+// TestTrustedRootOfThePast: a policy whose trusted root can't be used any more is replaced by the next, and judged by nobody.
+func TestTrustedRootOfThePast(t *testing.T) {
+	w := trusttest.New(t)
+	unusable := func(d *trust.Document) {
+		id, root, err := trust.TrustedRootID([]byte(`{"mediaType": "of another version"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.TrustedRoots = map[statement.ID]jsontext.Value{id: root}
+		d.Identities[trusttest.Carol] = trust.Identity{Sigstore: trust.Sigstore{Issuer: carolAccount.Issuer, Subject: carolAccount.Subject, TrustedRoot: id}}
+	}
+	first := w.SignPolicy(unusable)
+	lines, err := os.ReadFile(w.PolicyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := newState(t, filepath.Join(w.Dir, "state"), first, lines)
+	if p, err := acceptedPolicy(newKeyless, state.Policy); err == nil || !strings.Contains(err.Error(), "trustedRoots.sha256:") {
+		t.Errorf("to judge by it: %v, %v, want an error of its trusted root", p, err)
+	}
+	if err := nextPolicy(t, w, state, trailThat{}, func(*trust.Document) {}); err != nil {
+		t.Errorf("the next policy = %v", err)
 	}
 }

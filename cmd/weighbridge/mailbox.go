@@ -68,7 +68,7 @@ func (m mailbox) replacePolicy(bundles []*statement.Signed, dryRun bool) (before
 	if err != nil {
 		return before, after, err
 	}
-	last, err := acceptedPolicy(m.state.Policy())
+	last, err := acceptedPolicy(nil, m.state.Policy)
 	if err != nil {
 		return before, after, err
 	}

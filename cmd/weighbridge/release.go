@@ -226,7 +226,7 @@ func (o *signFlags) nobodys(channel string, set []*statement.Signed) (map[statem
 	if err != nil {
 		return nil, err
 	}
-	p, err := trust.ParsePolicy(bundles[0])
+	p, err := trust.ParsePolicy(bundles[0], newKeyless)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func acceptPolicy(ctx context.Context, log *slog.Logger, t configs.Trust, state 
 	if err != nil {
 		return nil, fmt.Errorf("trust.policy: %s: %w", t.Policy, err)
 	}
-	last, err := acceptedPolicy(state.Policy())
+	last, err := acceptedPolicy(nil, state.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("trust.state: %w", err)
 	}
@@ -63,7 +63,7 @@ func acceptPolicy(ctx context.Context, log *slog.Logger, t configs.Trust, state 
 	}
 	record := audit.Record{Kind: audit.KindPolicy, Statement: policy.Digest()}
 	if _, err := trail.Append(ctx, record); err != nil {
-		if !onlyReduces(t, state, last, policy) {
+		if !onlyReduces(t, state, policy) {
 			return nil, fmt.Errorf("trust.policy: record its acceptance: %w", err)
 		}
 		trail.Note(record)
@@ -90,7 +90,11 @@ func noteIdentities(trail catalog.Trail, last, next *trust.Policy) {
 }
 
 // onlyReduces reports whether by the next policy no channel would serve anything but what it serves by the last, or nothing.
-func onlyReduces(t configs.Trust, state *store.State, last, next *trust.Policy) bool {
+func onlyReduces(t configs.Trust, state *store.State, next *trust.Policy) bool {
+	last, err := acceptedPolicy(newKeyless, state.Policy)
+	if err != nil {
+		return false
+	}
 	set, _, err := store.ReadStatements(append(slices.Clone(t.Statements), state.WithdrawnDir()))
 	if err != nil {
 		return false
@@ -118,8 +122,10 @@ func anchorOf(t configs.Trust) (trust.Anchor, error) {
 }
 
 // acceptedPolicy reads the bundles of the policy that was accepted before, nil if there is none. It is not verified again:
-// the floor names it by its digest.
-func acceptedPolicy(data []byte, err error) (*trust.Policy, error) {
+// the floor names it by its digest. Without keyless it is good for [trust.Anchor.Accept] alone: who may sign the next policy
+// does not depend on trusted roots, which this version may be unable to use by now.
+func acceptedPolicy(keyless trust.KeylessFrom, read func() ([]byte, error)) (*trust.Policy, error) {
+	data, err := read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // none was accepted, or kept, which is no error here
 	}
@@ -133,7 +139,7 @@ func acceptedPolicy(data []byte, err error) (*trust.Policy, error) {
 	if len(bundles) == 0 {
 		return nil, errors.New("the accepted policy's file is empty")
 	}
-	return trust.ParsePolicy(bundles[0])
+	return trust.ParsePolicy(bundles[0], keyless)
 }
 
 // identityConfig says where the gateway's own SVID comes from.

@@ -18,9 +18,9 @@ import (
 type site struct {
 	cfg      *configs.Gateway
 	anchor   trust.Anchor
-	floor    trust.Floor // of the state; that of a new site remembers nothing
-	stateful bool        // there is a state directory
-	accepted *trust.Policy
+	floor    trust.Floor   // of the state; that of a new site remembers nothing
+	stateful bool          // there is a state directory
+	accepted *trust.Policy // before, for who may sign the next
 	policy   *trust.Policy // what the gateway decides by, nil if there is none yet
 	set      []*statement.Signed
 }
@@ -39,7 +39,8 @@ func readSite(path string) (*site, error) {
 	if in.stateful = err == nil; err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("trust.state: %w", err)
 	}
-	if in.accepted, err = acceptedPolicy(store.AcceptedPolicy(cfg.Trust.State, in.floor)); err != nil {
+	accepted := func() ([]byte, error) { return store.AcceptedPolicy(cfg.Trust.State, in.floor) }
+	if in.accepted, err = acceptedPolicy(nil, accepted); err != nil {
 		return nil, fmt.Errorf("trust.state: %w", err)
 	}
 	if in.set, _, err = store.ReadStatements(cfg.Trust.Statements); err != nil {
@@ -52,7 +53,9 @@ func readSite(path string) (*site, error) {
 	in.set = append(in.set, kept...)
 	switch bundles, err := readPolicyBundles(cfg.Trust.Policy); {
 	case errors.Is(err, fs.ErrNotExist):
-		in.policy = in.accepted
+		if in.policy, err = acceptedPolicy(newKeyless, accepted); err != nil {
+			return nil, fmt.Errorf("trust.state: %w", err)
+		}
 	case err != nil:
 		return nil, fmt.Errorf("trust.policy: %w", err)
 	default:

@@ -100,7 +100,7 @@ func (o trustSign) run(s streams) error {
 		}
 		bundles = append(bundles, one)
 	}
-	policy, err := trust.ParsePolicy(bundles[0])
+	policy, err := trust.ParsePolicy(bundles[0], nil)
 	if err != nil {
 		return refused("trust sign", err)
 	}
@@ -186,7 +186,7 @@ func policyBundles(from string, data []byte) ([]*statement.Signed, error) {
 			return nil, refused(from, errors.New("its lines are over different policies"))
 		}
 	}
-	if _, err := trust.ParsePolicy(bundles[0]); err != nil {
+	if _, err := trust.ParsePolicy(bundles[0], nil); err != nil {
 		return nil, refused(from, err)
 	}
 	return bundles, nil
@@ -208,7 +208,7 @@ func loadPolicy(path, what string) (shownPolicy, error) {
 	if err != nil {
 		return shownPolicy{}, err
 	}
-	policy, err := trust.ParsePolicy(bundles[0])
+	policy, err := trust.ParsePolicy(bundles[0], nil)
 	if err != nil {
 		return shownPolicy{}, refused(what, err)
 	}

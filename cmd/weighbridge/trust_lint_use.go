@@ -94,7 +94,7 @@ func draft(d trust.Document) (*trust.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return trust.ParsePolicy(signed)
+	return trust.ParsePolicy(signed, newKeyless)
 }
 
 // usage looks at what the statements show.

@@ -131,7 +131,7 @@ func checkPolicy(floor trust.Floor, policy []byte) error {
 	if len(bundles) == 0 {
 		return errors.New("holds no policy")
 	}
-	p, err := trust.ParsePolicy(bundles[0])
+	p, err := trust.ParsePolicy(bundles[0], nil)
 	if err != nil {
 		return err
 	}

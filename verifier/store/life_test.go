@@ -89,7 +89,7 @@ func readPolicies(t *testing.T, dir string) (all policies) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all[i].Policy, err = trust.ParsePolicy(bundles[0]); err != nil {
+		if all[i].Policy, err = trust.ParsePolicy(bundles[0], nil); err != nil {
 			t.Fatal(err)
 		}
 		all[i].bundles = data

@@ -231,4 +231,18 @@ func TestTrustedRootThatCannotBeRead(t *testing.T) {
 	if _, err := none.Accept(bundles, nil, nil); err != nil {
 		t.Errorf("Accept where no account counts = %v", err)
 	}
+	if _, err := trust.ParsePolicy(bundles[0], newKeyless); err == nil || !strings.Contains(err.Error(), "trustedRoots.sha256:") {
+		t.Errorf("ParsePolicy = %v, want it refused for its trusted root", err)
+	}
+	if _, err := trust.ParsePolicy(bundles[0], nil); err != nil {
+		t.Errorf("ParsePolicy where no account counts = %v", err)
+	}
+	unread := s.Anchor()
+	unread.Keyless = func([]byte) (trust.Keyless, error) {
+		t.Error("a trusted root is read of a policy that too few have signed")
+		return nil, nil
+	}
+	if _, err := unread.Accept(bundles[:1], nil, nil); !errors.Is(err, trust.ErrRefused) {
+		t.Errorf("Accept by one of two = %v, want %v", err, trust.ErrRefused)
+	}
 }

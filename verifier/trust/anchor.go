@@ -16,10 +16,8 @@ type Anchor struct {
 	Threshold int
 	// Public are keys the site holds itself. They grant nothing by being here: each is used only to check the
 	// signature of a pinned key whose id it has. A policy usually brings these keys itself.
-	Public []crypto.PublicKey
-	// Keyless makes the verifier of a Sigstore instance from its trusted root. It is handed in, since it stands on more
-	// than the decision may. Where it is nil, what accounts signed counts for nothing.
-	Keyless func(trustedRoot []byte) (Keyless, error)
+	Public  []crypto.PublicKey
+	Keyless KeylessFrom
 }
 
 // Accept returns the policy in the bundles, one bundle for each signer over identical bytes, if those signed it who may
@@ -57,7 +55,7 @@ func (a Anchor) accept(bundles []*statement.Signed, current *Floor, last *Policy
 			return nil, refuse(RuleSignature, "the bundles are over different policies (%s and %s)", bundles[0].ID(), b.ID())
 		}
 	}
-	p, err := ParsePolicy(bundles[0])
+	p, err := parsePolicy(bundles[0]) // its trusted roots are looked at once it is known who signed it
 	if err != nil {
 		return nil, refuse(RuleUnknownField, "%w", err)
 	}

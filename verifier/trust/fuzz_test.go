@@ -38,7 +38,7 @@ func FuzzParsePolicy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p, err := trust.ParsePolicy(unsigned(t, payload))
+		p, err := trust.ParsePolicy(unsigned(t, payload), nil)
 		if err != nil {
 			return
 		}

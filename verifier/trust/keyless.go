@@ -22,6 +22,10 @@ type Keyless interface {
 	Verify(s *statement.Signed, by statement.Account) (time.Time, error)
 }
 
+// KeylessFrom makes the verifier of a Sigstore instance from its trusted root. It is handed in, since it stands on more than
+// the decision may. Where it is nil, what accounts signed counts for nothing.
+type KeylessFrom func(trustedRoot []byte) (Keyless, error)
+
 // An account is an identity that signs without keys of its own.
 type account struct {
 	identity string
@@ -30,13 +34,13 @@ type account struct {
 }
 
 // attach gives the policy the verifiers of its Sigstore instances.
-func (p *Policy) attach(verifierOf func(trustedRoot []byte) (Keyless, error)) error {
-	if verifierOf == nil {
+func (p *Policy) attach(keyless KeylessFrom) error {
+	if keyless == nil {
 		return nil
 	}
 	verifiers := map[statement.ID]Keyless{}
 	for _, id := range slices.Sorted(maps.Keys(p.doc.TrustedRoots)) {
-		v, err := verifierOf(p.doc.TrustedRoots[id])
+		v, err := keyless(p.doc.TrustedRoots[id])
 		if err != nil {
 			return fmt.Errorf("trustedRoots.%s: %w", id, err)
 		}

@@ -163,8 +163,20 @@ func NewPolicy(d Document) ([]byte, error) {
 	return statement.New(PolicyType, "policy", sum, d)
 }
 
-// ParsePolicy reads the policy in a statement, whoever signed it.
-func ParsePolicy(s *statement.Signed) (*Policy, error) {
+// ParsePolicy reads the policy in a statement, whoever signed it, with the verifiers of its Sigstore instances. One whose
+// trusted roots these can't use is refused. Without keyless it says what it says, and judges accounts' statements as nobody's.
+func ParsePolicy(s *statement.Signed, keyless KeylessFrom) (*Policy, error) {
+	p, err := parsePolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.attach(keyless); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return p, nil
+}
+
+func parsePolicy(s *statement.Signed) (*Policy, error) {
 	var d Document
 	if err := decode(s, PolicyType, &d); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)

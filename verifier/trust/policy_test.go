@@ -175,7 +175,7 @@ func TestNewPolicy(t *testing.T) {
 			if tt.path != "" {
 				return
 			}
-			p, err := trust.ParsePolicy(s.Sign("alice", payload))
+			p, err := trust.ParsePolicy(s.Sign("alice", payload), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -228,7 +228,7 @@ func TestParsePolicy(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := trust.ParsePolicy(s.Sign("alice", []byte(tt.payload)))
+			_, err := trust.ParsePolicy(s.Sign("alice", []byte(tt.payload)), nil)
 			checkRefused(t, err, trust.ErrMalformed, tt.want)
 		})
 	}

@@ -139,7 +139,7 @@ func (s *scene) amend() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if s.policy, err = trust.ParsePolicy(s.Sign("alice", payload)); err != nil {
+	if s.policy, err = trust.ParsePolicy(s.Sign("alice", payload), s.Keyless); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -196,7 +196,7 @@ func reread(kind string, s *statement.Signed) ([]byte, error) {
 	case "withdrawal":
 		return remake(s, trust.ParseWithdrawal, trust.NewWithdrawal)
 	case "policy":
-		p, err := trust.ParsePolicy(s)
+		p, err := trust.ParsePolicy(s, nil)
 		if err != nil {
 			return nil, err
 		}

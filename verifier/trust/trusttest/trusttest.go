@@ -59,7 +59,7 @@ type World struct {
 	PolicyFile string // the signed policy, once there is one
 
 	// Keyless is what [World.Anchor] verifies Sigstore accounts with; nil: nothing.
-	Keyless func(trustedRoot []byte) (trust.Keyless, error)
+	Keyless trust.KeylessFrom
 
 	t    testing.TB
 	keys map[string]*ecdsa.PrivateKey
