@@ -312,6 +312,7 @@ type trailThat struct{ err error }
 
 func (a trailThat) Append(context.Context, audit.Record) (int64, error) { return 0, a.err }
 func (trailThat) Note(audit.Record)                                     {}
+func (trailThat) Records(func(audit.Record) error) error                { return nil }
 
 // nextPolicy has the gateway of a state take over the next version of the default policy, as edit changes it.
 func nextPolicy(t *testing.T, w *trusttest.World, state *store.State, trail catalog.Trail, edit func(*trust.Document)) error {
