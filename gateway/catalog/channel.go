@@ -66,7 +66,7 @@ type channel struct {
 	retry  *time.Timer
 	wait   time.Duration // before the next retry; 0: nothing failed
 
-	gapFor   statement.ID // what a gap was made for last
+	gapFor statement.ID // what a gap was made for last
 
 	failed   *running // the last whose runtime failed for good
 	failures int      // of runtimes, each soon after the one before
