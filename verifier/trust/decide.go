@@ -151,10 +151,7 @@ func decideChannel(c *channelCase) Channel {
 	out := Channel{Withdrawn: c.withdrawn}
 	var lacks *Missing // publishers, of the highest publication that has too few
 	publications := c.candidates()
-	twins := map[int64]int{} // how many publications have an epoch
-	for _, a := range publications {
-		twins[a.publication.Epoch]++
-	}
+	twins := epochsOf(publications)
 	for _, a := range publications {
 		if rule, why := c.refusesEpoch(a, twins[a.publication.Epoch] > 1); rule != "" {
 			c.refuse(a, rule, why)
@@ -204,6 +201,15 @@ func decideChannel(c *channelCase) Channel {
 	}
 	out.Reasons = c.reasons
 	return out
+}
+
+// epochsOf returns how many publications have each epoch.
+func epochsOf(publications []*act) map[int64]int {
+	count := map[int64]int{}
+	for _, a := range publications {
+		count[a.publication.Epoch]++
+	}
+	return count
 }
 
 // serve makes a release the one that serves.
