@@ -308,7 +308,7 @@ func (p shownPolicy) print(out io.Writer) error {
 
 func (p shownPolicy) printChannel(b *strings.Builder, name string) {
 	c := p.Channels[name]
-	fmt.Fprintf(b, "  %s (%s, level %s)\n", name, c.Mode, c.MinimumLevel)
+	fmt.Fprintf(b, "  %s (%s, level %s, sandbox %s)\n", name, c.Mode, c.MinimumLevel, cmp.Or(c.MinimumSandbox, "any"))
 	rule := func(what string, r *trust.Rule) {
 		if r == nil {
 			return

@@ -76,6 +76,8 @@ type channelFile struct {
 	OnWithdrawal string    `yaml:"onWithdrawal"` // stop (default) or previous
 	OnLostQuorum string    `yaml:"onLostQuorum"` // stop (default), previous or freeze
 	MinimumLevel string    `yaml:"minimumLevel"` // sealed (default), verity, measured or attached
+
+	MinimumSandbox string `yaml:"minimumSandbox"` // full or partial (default: any)
 }
 
 // loadPolicyFile reads POLICY.yaml and inlines its keys. Keys that are given only by id are looked for among known
@@ -248,6 +250,8 @@ func (f *yamlFile) channel(path string, in channelFile) trust.ChannelRules {
 		OnWithdrawal: in.OnWithdrawal,
 		OnLostQuorum: in.OnLostQuorum,
 		MinimumLevel: in.MinimumLevel,
+
+		MinimumSandbox: in.MinimumSandbox,
 	}
 }
 

@@ -98,7 +98,7 @@ func (ch *channel) hear(t target) {
 	}
 	ch.wanted = t
 	r := ch.current.Load()
-	if r == nil || t.decision.Allows(r.release) && t.decision.AcceptsLevel(string(r.memory.level())) {
+	if r == nil || t.decision.Allows(r.release) && r.suits(t.decision) {
 		return
 	}
 	ch.replace(nil, 0)
@@ -351,7 +351,7 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 func (ch *channel) commit(ctx context.Context, r *running) error {
 	for {
 		t := ch.wanted
-		if r.release != t.decision.Serve || !t.decision.AcceptsLevel(string(r.memory.level())) {
+		if r.release != t.decision.Serve || !r.suits(t.decision) {
 			return errSuperseded
 		}
 		if r.epoch.Load() == t.decision.Epoch {

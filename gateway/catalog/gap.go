@@ -148,7 +148,7 @@ func examineOne(ctx context.Context, dirs []string, m *oms.Manifest) (size int64
 // bringBack has the release serve again that a gap has ended in vain, if it still may.
 func (ch *channel) bringBack(ctx context.Context, old *running) error {
 	t := ch.wanted
-	if !t.decision.Allows(old.release) || !t.decision.AcceptsLevel(string(old.memory.level())) {
+	if !t.decision.Allows(old.release) || !old.suits(t.decision) {
 		return nil
 	}
 	t.decision.Serve, t.decision.Release = old.release, old.description

@@ -24,6 +24,7 @@ type running struct {
 	backend     backends.Backend
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
+	sandbox     string        // of the runtime: what the kernel granted the first process, it grants the next
 
 	endEnlarging func() // and waits for that; nil before enlarge
 
@@ -70,6 +71,11 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	if err := backend.Start(ctx, memory.weights, memory.spec(d.Release)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start runtime: %w", err), stopBackend(backend))
 	}
+	box := backend.Status().Sandbox
+	if !d.AcceptsSandbox(string(box.Level)) {
+		return nil, errors.Join(fmt.Errorf("the runtime's sandbox is %s, and the channel asks for %s: %s", box.Level, d.Sandbox, strings.Join(box.Missing, "; ")),
+			stopBackend(backend))
+	}
 	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}
@@ -81,7 +87,7 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	now := c.cfg.Now()
 	r := &running{
 		c: c, release: d.Serve, description: d.Release, memory: memory, backend: backend,
-		startTime: now.Sub(begun), idle: make(chan struct{}),
+		startTime: now.Sub(begun), sandbox: string(box.Level), idle: make(chan struct{}),
 	}
 	r.since.Store(&now)
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
@@ -120,6 +126,11 @@ func stopBackend(b backends.Backend) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
 	defer cancel()
 	return b.Stop(ctx)
+}
+
+// suits reports whether a decision's channel accepts how r is guarded and confined.
+func (r *running) suits(d trust.Channel) bool {
+	return d.AcceptsLevel(string(r.memory.level())) && d.AcceptsSandbox(r.sandbox)
 }
 
 // acquire adds a request, unless r is being retired.

@@ -18,7 +18,10 @@ import (
 )
 
 // A stage makes backends that start when, and if, the test says so.
-type stage struct{ starting chan *actor }
+type stage struct {
+	starting chan *actor
+	sandbox  backends.Sandbox // of all
+}
 
 func newStage() *stage { return &stage{starting: make(chan *actor, 16)} }
 
@@ -73,7 +76,7 @@ func (a *actor) Chat(context.Context, backends.ChatRequest, func(backends.Chunk)
 }
 
 func (a *actor) Status() backends.Status {
-	return backends.Status{State: a.state.Load().(backends.State)}
+	return backends.Status{State: a.state.Load().(backends.State), Sandbox: a.stage.sandbox}
 }
 
 func (a *actor) Stop(context.Context) error { a.state.Store(backends.Stopped); return nil }
@@ -196,5 +199,28 @@ func TestWhyNothingServesIsNotBuried(t *testing.T) {
 	st := s.until("nothing", func(st catalog.Status) bool { return st.State == catalog.StateNone && st.Release == "" })
 	if !strings.Contains(st.Error, "the publication of epoch 30 expired") {
 		t.Errorf("error = %q, want it to say that the publication of epoch 30 expired", st.Error)
+	}
+}
+
+// TestSandboxIsAskedFor: a runtime with less of a sandbox than the channel asks for is not started, and one that serves stops
+// once the channel asks for more.
+func TestSandboxIsAskedFor(t *testing.T) {
+	s, stage := newStagedSite(t)
+	stage.sandbox = backends.Sandbox{Level: backends.SandboxPartial, Missing: []string{"no network namespace"}}
+	a := s.release("a.gguf", 1, nil)
+	stage.next(t).verdict <- nil
+	s.untilServes(a)
+	s.policy = s.SignPolicy(func(d *trust.Document) {
+		rules := d.Channels["chat"]
+		rules.MinimumSandbox = "full"
+		d.Channels["chat"] = rules
+	})
+	if err := s.cat.Update(t.Context(), s.inputs()); err != nil {
+		t.Fatal(err)
+	}
+	stage.next(t).verdict <- nil
+	st := s.until("why not", func(st catalog.Status) bool { return st.State == catalog.StateFailed })
+	if want := "the runtime's sandbox is partial, and the channel asks for full: no network namespace"; st.Release != "" || st.Error != want {
+		t.Errorf("%q serves, %q, want nothing, %q", st.Release, st.Error, want)
 	}
 }

@@ -25,7 +25,7 @@ func (ch *channel) keep(old *running) {
 // takeWarm returns the warm release if it is the one that is wanted, nil otherwise. It is nobody's then but the caller's.
 func (ch *channel) takeWarm(d trust.Channel) *running {
 	w := ch.warm.Load()
-	if w == nil || w.release != d.Serve || w.backend.Status().State != backends.Ready || !d.AcceptsLevel(string(w.memory.level())) {
+	if w == nil || w.release != d.Serve || w.backend.Status().State != backends.Ready || !w.suits(d) {
 		return nil
 	}
 	if !ch.warm.CompareAndSwap(w, nil) {

@@ -90,7 +90,7 @@ func (l *Ledger) decide(now time.Time, floor Floor, brief bool) Decision {
 			why := fmt.Sprintf("policy version %d expired on %s", p.Version(), p.Expires().Format(time.RFC3339))
 			c = Channel{Reasons: append(c.Reasons, Reason{RuleExpired, p.digest, "", false, why, kindPolicy})}
 		}
-		c.Level = rules.MinimumLevel
+		c.Level, c.Sandbox = rules.MinimumLevel, rules.MinimumSandbox
 		d.Channels[name] = c.complete()
 	}
 	return d

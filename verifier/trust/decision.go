@@ -22,6 +22,7 @@ type Channel struct {
 	Epoch       int64
 	Publication statement.ID
 	Level       string       // the least that the channel's policy asks for
+	Sandbox     string       // the least that it asks for of the runtime's sandbox; "" is none
 	Fallback    bool         // an older release is served in place of one that was withdrawn or lost its quorum
 	Frozen      statement.ID // what lost its quorum and, as the policy says, may go on where it serves; it may be brought up nowhere
 	Signers     Signers
@@ -43,6 +44,12 @@ type Channel struct {
 // Allows says whether a release that serves may go on serving.
 func (c Channel) Allows(release statement.ID) bool {
 	return release != "" && (release == c.Serve || release == c.Frozen || slices.Contains(c.Standing, release))
+}
+
+// AcceptsSandbox says whether a runtime with this much of a sandbox may serve the channel.
+func (c Channel) AcceptsSandbox(sandbox string) bool {
+	got, least := slices.Index(sandboxes, sandbox), slices.Index(sandboxes, c.Sandbox)
+	return c.Sandbox == "" || got >= 0 && got <= least
 }
 
 // AcceptsLevel says whether weights that are guarded at this level are good enough for the channel. A level that is not

@@ -30,6 +30,28 @@ func TestAcceptsLevel(t *testing.T) {
 	}
 }
 
+func TestAcceptsSandbox(t *testing.T) {
+	tests := []struct {
+		least, got string
+		want       bool
+	}{
+		{"", "none", true},
+		{"", "", true},
+		{"partial", "full", true},
+		{"partial", "partial", true},
+		{"partial", "none", false},
+		{"full", "full", true},
+		{"full", "partial", false},
+		{"full", "", false},
+		{"unknown", "full", false},
+	}
+	for _, tt := range tests {
+		if got := (trust.Channel{Sandbox: tt.least}).AcceptsSandbox(tt.got); got != tt.want {
+			t.Errorf("a channel that asks for %q accepts %q: %v, want %v", tt.least, tt.got, got, tt.want)
+		}
+	}
+}
+
 func TestWeakestLevel(t *testing.T) {
 	tests := []struct {
 		of   []string

@@ -118,6 +118,8 @@ type ChannelRules struct {
 	OnWithdrawal string   `json:"onWithdrawal"`       // stop or previous
 	OnLostQuorum string   `json:"onLostQuorum"`       // stop, previous or freeze
 	MinimumLevel string   `json:"minimumLevel"`       // sealed, verity, measured or attached
+
+	MinimumSandbox string `json:"minimumSandbox,omitempty"` // of the runtime: full or partial; absent: none
 }
 
 // What a channel may say, and the default first.
@@ -126,6 +128,7 @@ var (
 	onWithdrawals = []string{"stop", "previous"}
 	onLostQuorums = []string{"stop", "previous", "freeze"}
 	levels        = []string{"sealed", "verity", "measured", "attached"} // strongest first
+	sandboxes     = []string{"full", "partial", "none"}                  // strongest first
 )
 
 // A Policy is a checked policy. It is immutable and may be used concurrently.

@@ -256,6 +256,9 @@ func (d Document) checkChannel(bad *problems, path string, c ChannelRules) {
 	checkWord(bad, path+".onWithdrawal", c.OnWithdrawal, onWithdrawals)
 	checkWord(bad, path+".onLostQuorum", c.OnLostQuorum, onLostQuorums)
 	checkWord(bad, path+".minimumLevel", c.MinimumLevel, levels)
+	if c.MinimumSandbox != "" {
+		checkWord(bad, path+".minimumSandbox", c.MinimumSandbox, sandboxes[:2])
+	}
 }
 
 func (d Document) checkRule(bad *problems, path string, r *Rule) {

@@ -163,6 +163,8 @@ func TestNewPolicy(t *testing.T) {
 		{"mode", chat(func(c *trust.ChannelRules) { c.Mode = "off" }), "channels.chat.mode"},
 		{"onWithdrawal", chat(func(c *trust.ChannelRules) { c.OnWithdrawal = "freeze" }), "channels.chat.onWithdrawal"},
 		{"onLostQuorum", chat(func(c *trust.ChannelRules) { c.OnLostQuorum = "pause" }), "channels.chat.onLostQuorum"},
+		{"unknown sandbox", chat(func(c *trust.ChannelRules) { c.MinimumSandbox = "some" }), "channels.chat.minimumSandbox"},
+		{"no sandbox, asked for", chat(func(c *trust.ChannelRules) { c.MinimumSandbox = "none" }), "channels.chat.minimumSandbox"},
 		{"unknown level", chat(func(c *trust.ChannelRules) { c.MinimumLevel = "trusted" }), "channels.chat.minimumLevel"},
 		{"channel with a bad name", func(d *trust.Document) { d.Channels["chat/../x"] = d.Channels["chat"] }, "channels.chat/../x"},
 	}
