@@ -42,6 +42,9 @@ type channelStatus struct {
 	Inflight    int64  `json:"inflight"`
 	Error       string `json:"error"`
 	Fallback    bool   `json:"fallback"`
+	Warm        string `json:"warm"`     // the release that served before, if it is kept running
+	Waiting     int64  `json:"waiting"`  // requests, for a release that has no room beside the one before it
+	Draining    int64  `json:"draining"` // releases that finish their last requests
 
 	Load *loadStatus `json:"load,omitzero"` // what is being brought up
 	Ends []endStatus `json:"ends,omitzero"` // of what the decision to serve the release rests on
@@ -172,6 +175,12 @@ func printStatus(s streams, g gatewayStatus, asJSON bool) error {
 		if l := g.Channels[name].Load; l != nil {
 			fmt.Fprintf(s.out, "%s loads %s\n", name, l)
 		}
+		if warm := g.Channels[name].Warm; warm != "" {
+			fmt.Fprintf(s.out, "%s keeps %.19s warm: going back to it takes a moment\n", name, warm)
+		}
+		if waiting := g.Channels[name].Waiting; waiting > 0 {
+			fmt.Fprintf(s.out, "%s has no memory for two releases at once: %d requests wait\n", name, waiting)
+		}
 	}
 	m := g.Memory
 	fmt.Fprintf(s.out, "memory for weights: %s of %s in use, %s warm\n", humanize.IBytes(uint64(m.InUse)), humanize.IBytes(uint64(m.Limit)), humanize.IBytes(uint64(m.Warm)))
@@ -262,7 +271,7 @@ func statusOf(ch *controlv1.Channel) channelStatus {
 		Epoch: ch.GetEpoch(), Publication: ch.GetPublication(),
 		State: strings.ToLower(strings.TrimPrefix(ch.GetState().String(), "STATE_")),
 		Since: ch.GetSince().AsTime().Format(time.RFC3339), Inflight: ch.GetInflight(),
-		Error: ch.GetError(), Fallback: ch.GetFallback(),
+		Error: ch.GetError(), Fallback: ch.GetFallback(), Warm: ch.GetWarm(), Waiting: ch.GetWaiting(), Draining: ch.GetDraining(),
 	}
 	for _, end := range ch.GetEnds() {
 		s.Ends = append(s.Ends, endStatus{end.GetKind(), end.GetTime().AsTime(), end.GetIdentity()})

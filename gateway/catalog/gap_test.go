@@ -140,6 +140,7 @@ func TestGapIsWaitedFor(t *testing.T) {
 		defer serving.Done()
 		got <- serving.ID()
 	}()
+	s.until("one waits", func(st catalog.Status) bool { return st.Waiting == 1 && st.State == catalog.StateLoading })
 	starting.verdict <- nil
 	if id := <-got; id != b {
 		t.Errorf("after the gap %s answers, want %s", id, b)

@@ -16,14 +16,15 @@ import (
 
 // The phases of bringing a release up.
 const (
-	phaseRead  = "read"  // and hash and seal
-	phaseStart = "start" // the runtime, and its warm-up
+	phaseRead   = "read"    // and hash and seal
+	phaseStart  = "start"   // the runtime
+	phaseWarmUp = "warm-up" // its first question
 )
 
 // Load is how far a release has come that is being brought up.
 type Load struct {
 	Release      string
-	Phase        string // "read" (and hashed and sealed) or "start" (of the runtime)
+	Phase        string // "read" (and hashed and sealed), "start" (of the runtime) or "warm-up"
 	Bytes, Total int64  // of the weights that were read, and in all
 	Rate         float64
 	Left         time.Duration // until all is read at Rate, which is in bytes a second

@@ -76,6 +76,7 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 		return nil, errors.Join(fmt.Errorf("the runtime's sandbox is %s, and the channel asks for %s: %s", box.Level, d.Sandbox, strings.Join(box.Missing, "; ")),
 			stopBackend(backend))
 	}
+	p.phase.Store(phaseWarmUp)
 	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}

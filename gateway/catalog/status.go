@@ -28,6 +28,8 @@ type Status struct {
 	Release, Weights, Level string // of what serves; empty if nothing does
 	Publication             string
 	Warm                    string // the release that served before, if it is kept running
+	Waiting                 int64  // requests, for the end of a gap
+	Draining                int64  // releases that finish their last requests
 	Epoch                   int64
 	Sandbox                 string // full, partial or none
 	Build                   string // digest of the runtime's binary
@@ -57,7 +59,10 @@ func (ch *channel) status() Status {
 	r := ch.current.Load()
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load()}
+	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load(), Draining: int64(ch.draining)}
+	if g := ch.gap.Load(); g != nil {
+		s.Waiting = g.waiting.Load()
+	}
 	if t := ch.decided.Load(); t != nil {
 		s.Ends = t.ends
 	}

@@ -123,6 +123,7 @@ func channel(ch catalog.Status) *controlv1.Channel {
 		Epoch: ch.Epoch, Publication: ch.Publication,
 		State: controlv1.State(controlv1.State_value["STATE_"+strings.ToUpper(string(ch.State))]),
 		Since: timestamppb.New(ch.Since), Inflight: ch.Inflight, Error: ch.Error, Fallback: ch.Fallback,
+		Warm: ch.Warm, Waiting: ch.Waiting, Draining: ch.Draining,
 	}
 	for _, end := range ch.Ends {
 		c.Ends = append(c.Ends, &controlv1.End{Kind: end.Kind, Time: timestamppb.New(end.At), Identity: end.Identity})

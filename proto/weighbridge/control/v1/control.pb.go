@@ -785,7 +785,7 @@ type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The release, "sha256:…".
 	Release string `protobuf:"bytes,1,opt,name=release,proto3" json:"release,omitempty"`
-	// What is being done: "read" (and hashed and sealed) or "start" (of the runtime).
+	// What is being done: "read" (and hashed and sealed), "start" (of the runtime) or "warm-up" (its first question).
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	// Bytes of the weights that were read.
 	Bytes int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -963,7 +963,13 @@ type Channel struct {
 	// What is being brought up; absent if nothing is.
 	Load *Load `protobuf:"bytes,12,opt,name=load,proto3" json:"load,omitempty"`
 	// What the decision to serve the release rests on and that will end.
-	Ends          []*End `protobuf:"bytes,13,rep,name=ends,proto3" json:"ends,omitempty"`
+	Ends []*End `protobuf:"bytes,13,rep,name=ends,proto3" json:"ends,omitempty"`
+	// The release that served before, "sha256:…", if it is kept running so that a rollback is a switch.
+	Warm string `protobuf:"bytes,14,opt,name=warm,proto3" json:"warm,omitempty"`
+	// How many requests wait until a release that has no room beside the one before it serves.
+	Waiting int64 `protobuf:"varint,15,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// How many releases serve no more and finish their last requests.
+	Draining      int64 `protobuf:"varint,16,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1087,6 +1093,27 @@ func (x *Channel) GetEnds() []*End {
 		return x.Ends
 	}
 	return nil
+}
+
+func (x *Channel) GetWarm() string {
+	if x != nil {
+		return x.Warm
+	}
+	return ""
+}
+
+func (x *Channel) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Channel) GetDraining() int64 {
+	if x != nil {
+		return x.Draining
+	}
+	return 0
 }
 
 // End is when something stops counting.
@@ -1218,7 +1245,7 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x06Policy\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xbd\x03\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x87\x04\n" +
 	"\aChannel\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\tR\arelease\x12\x18\n" +
 	"\aweights\x18\x02 \x01(\tR\aweights\x12\x14\n" +
@@ -1233,7 +1260,10 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	" \x01(\bR\bfallback\x12 \n" +
 	"\vpublication\x18\v \x01(\tR\vpublication\x120\n" +
 	"\x04load\x18\f \x01(\v2\x1c.weighbridge.control.v1.LoadR\x04load\x12/\n" +
-	"\x04ends\x18\r \x03(\v2\x1b.weighbridge.control.v1.EndR\x04ends\"e\n" +
+	"\x04ends\x18\r \x03(\v2\x1b.weighbridge.control.v1.EndR\x04ends\x12\x12\n" +
+	"\x04warm\x18\x0e \x01(\tR\x04warm\x12\x18\n" +
+	"\awaiting\x18\x0f \x01(\x03R\awaiting\x12\x1a\n" +
+	"\bdraining\x18\x10 \x01(\x03R\bdraining\"e\n" +
 	"\x03End\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
