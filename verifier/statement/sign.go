@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/sigstore/pkg/signature"
 )
@@ -82,6 +83,26 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
+	var times *wireTimestamps
+	if s.stamp != nil {
+		response, err := s.stamp(sig)
+		if err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		times = &wireTimestamps{[]wireTimestamp{{response}}}
+	}
+	line, err := s.bundle(payload, sig, times)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	if _, err := Parse(line); err != nil {
+		return nil, fmt.Errorf("sign: %w", err) // nothing leaves here that a verifier would refuse
+	}
+	return line, nil
+}
+
+// bundle writes a signature that was made.
+func (s *Signer) bundle(payload, sig []byte, times *wireTimestamps) ([]byte, error) {
 	type material struct {
 		PublicKey   *wireHint       `json:"publicKey,omitempty"`
 		Chain       *wireChain      `json:"x509CertificateChain,omitempty"`
@@ -93,7 +114,7 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 		PayloadType string          `json:"payloadType"`
 		Signatures  []wireSignature `json:"signatures"`
 	}
-	m := material{TlogEntries: []struct{}{}}
+	m := material{TlogEntries: []struct{}{}, Timestamps: times}
 	if s.chain == nil {
 		m.PublicKey = &wireHint{s.hint}
 	} else {
@@ -102,13 +123,6 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 			m.Chain.Certificates = append(m.Chain.Certificates, wireRaw{c.Raw})
 		}
 	}
-	if s.stamp != nil {
-		response, err := s.stamp(sig)
-		if err != nil {
-			return nil, fmt.Errorf("sign: %w", err)
-		}
-		m.Timestamps = &wireTimestamps{[]wireTimestamp{{response}}}
-	}
 	noKeyID := "" // model_signing writes it empty
 	line, err := json.Marshal(struct {
 		MediaType string   `json:"mediaType"`
@@ -116,13 +130,24 @@ func (s *Signer) Sign(payload []byte) ([]byte, error) {
 		Envelope  envelope `json:"dsseEnvelope"`
 	}{MediaType, m, envelope{payload, PayloadType, []wireSignature{{sig, &noKeyID}}}})
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
-	line = append(line, '\n')
-	if _, err := Parse(line); err != nil {
-		return nil, fmt.Errorf("sign: %w", err) // nothing leaves here that a verifier would refuse
+	return append(line, '\n'), nil
+}
+
+// IsPlain reports whether a bundle says what a signer with this bare key writes, and nothing beside it: none of what no
+// signature covers, such as a hint in another spelling. Order and spacing of the JSON make no difference.
+func (s *Signed) IsPlain(pub crypto.PublicKey) bool {
+	hints, err := Hints(pub)
+	if err != nil || s.material != MaterialKey {
+		return false
 	}
-	return line, nil
+	line, err := (&Signer{hint: hints[0]}).bundle(s.payload, s.signature, nil)
+	if err != nil {
+		return false
+	}
+	plain, mine := jsontext.Value(line), jsontext.Value(bytes.Clone(s.line))
+	return errors.Join(plain.Canonicalize(), mine.Canonicalize()) == nil && bytes.Equal(plain, mine)
 }
 
 type wireHint struct {
