@@ -20,6 +20,7 @@ type act struct {
 	signatures map[string][]signature // by identity; each once, sorted
 
 	release     *Release     // of a release
+	brought     []signature  // that verified, of the bundles within a release
 	about       statement.ID // the release, or the weights' root, that the others are about
 	approval    Approval
 	publication Publication
@@ -69,16 +70,17 @@ func inOrder(acts []*act) []*act {
 
 // add verifies one bundle and keeps it if an identity of the policy made it whose statements may still count. Nothing
 // of a predicate is read before that. Adding a bundle again changes nothing but the reasons, which are told once.
-func (e *evidence) add(s *statement.Signed) {
+func (e *evidence) add(s *statement.Signed) (sig signature, ok bool) {
 	id, kind := s.ID(), kindOf[s.PredicateType()]
 	refuse := func(rule, who, format string, args ...any) {
 		e.refused = append(e.refused, Reason{rule, id, who, false, fmt.Sprintf(format, args...), kind})
 	}
 	if kind == kindPolicy {
 		refuse(RuleUnknownPredicate, "", "a policy is accepted by the site's root keys, never from among the statements")
-		return
+		return sig, false
 	}
 	sig, rule, who, why := e.policy.signer(s)
+	sig.bundle = s
 	switch {
 	case rule != "":
 		refuse(rule, who, "%s", why)
@@ -98,7 +100,9 @@ func (e *evidence) add(s *statement.Signed) {
 			}
 			e.holders[sig.key][sig.identity] = true
 		}
+		return sig, true
 	}
+	return sig, false
 }
 
 // add keeps one signature more.
@@ -137,9 +141,9 @@ func (e *evidence) index(a *act) {
 	}
 	switch a.kind {
 	case kindRelease:
-		e.add(a.release.weights) // which it brings along; their signature is judged like any other
+		e.bring(a, a.release.weights) // which it brings along; their signature is judged like any other
 		for _, adapter := range a.release.adapters {
-			e.add(adapter.Statement)
+			e.bring(a, adapter.Statement)
 		}
 	case kindApproval:
 		e.approvals[a.about] = append(e.approvals[a.about], a)
@@ -149,6 +153,13 @@ func (e *evidence) index(a *act) {
 		e.publications[a.publication.Channel] = append(e.publications[a.publication.Channel], a)
 	case kindWithdrawal:
 		e.withdrawals = append(e.withdrawals, a)
+	}
+}
+
+// bring adds a bundle that stands within a release.
+func (e *evidence) bring(release *act, s *statement.Signed) {
+	if sig, ok := e.add(s); ok {
+		release.brought = append(release.brought, sig)
 	}
 }
 

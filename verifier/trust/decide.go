@@ -183,6 +183,7 @@ func decideChannel(c *channelCase) Channel {
 			c.refuse(a, missing[0].Rule, fmt.Sprintf("epoch %d is pending: %s", a.publication.Epoch, join(missing)))
 		default:
 			out.serve(release, a.publication.Epoch, a.id)
+			out.By = a.id
 			out.Missing = missing // what mode warn let pass
 			out.Signers.Publishers = publishers
 			for _, who := range publishers {

@@ -23,6 +23,7 @@ type Channel struct {
 	Publication statement.ID
 	Level       string       // the least that the channel's policy asks for
 	Sandbox     string       // the least that it asks for of the runtime's sandbox; "" is none
+	By          statement.ID // the publication of Serve itself: Publication, unless an older release is served in its place
 	Fallback    bool         // an older release is served in place of one that was withdrawn or lost its quorum
 	Frozen      statement.ID // what lost its quorum and, as the policy says, may go on where it serves; it may be brought up nowhere
 	Signers     Signers

@@ -102,7 +102,7 @@ func FuzzParseRelease(f *testing.F) {
 	})
 }
 
-// FuzzParseAct: an evaluation, approval, publication or withdrawal that is accepted is written back to the bytes that
+// FuzzParseAct: an evaluation, approval, publication, withdrawal or receipt that is accepted is written back to the bytes that
 // were signed. The input is the predicate.
 func FuzzParseAct(f *testing.F) {
 	about := statement.ID("sha256:" + strings.Repeat("0", 64))
@@ -137,6 +137,11 @@ func FuzzParseAct(f *testing.F) {
 		}, func(s *statement.Signed) (error, []byte, error) {
 			id, w, parsed := trust.ParseWithdrawal(s)
 			again, err := trust.NewWithdrawal(id, w)
+			return parsed, again, err
+		}},
+		{trust.ReceiptType, func() ([]byte, error) { return trust.NewReceipt(about, receipt(about)) }, func(s *statement.Signed) (error, []byte, error) {
+			id, r, parsed := trust.ParseReceipt(s)
+			again, err := trust.NewReceipt(id, r)
 			return parsed, again, err
 		}},
 	}

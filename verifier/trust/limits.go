@@ -22,6 +22,7 @@ const (
 	maxMaxTokens      = 1 << 30
 	maxAdapters       = 16 // of a release
 	maxTools          = 128
+	receiptID         = 16 // bytes of the id of a receipt
 
 	// A scale is one on all but odd days. At 0 an adapter would be named and not applied, and below that taken away.
 	minScale, maxScale = 0.001, 100

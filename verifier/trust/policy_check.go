@@ -198,8 +198,11 @@ func (d Document) checkRoles(bad *problems) {
 			}
 			seen[member] = true
 		}
-		if name == rootRole {
-			d.checkRootMembers(bad, path, role)
+		switch name {
+		case rootRole: // whether a policy was signed by enough of them must not change with the time
+			d.checkKeys(bad, path, role, "policies")
+		case GatewayRole: // the key that signs a receipt signs the log that it is in
+			d.checkKeys(bad, path, role, "receipts")
 		}
 		if role.Threshold < 0 || role.Threshold > len(seen) {
 			bad.add(path+".threshold", "is %d of %d members", role.Threshold, len(seen))
@@ -207,11 +210,11 @@ func (d Document) checkRoles(bad *problems) {
 	}
 }
 
-// checkRootMembers wants a key of each: whether a policy was signed by enough of them must not change with the time.
-func (d Document) checkRootMembers(bad *problems, path string, role Role) {
+// checkKeys wants a key of each member of a role that signs by keys alone.
+func (d Document) checkKeys(bad *problems, path string, role Role, what string) {
 	for i, member := range role.Members {
 		if identity, known := d.Identities[member]; known && len(identity.Keys) == 0 {
-			bad.add(fmt.Sprintf("%s.members[%d]", path, i), "%q has no key, and policies are signed by keys, not under certificates", member)
+			bad.add(fmt.Sprintf("%s.members[%d]", path, i), "%q has no key, and %s are signed by keys, not under certificates", member, what)
 		}
 	}
 }

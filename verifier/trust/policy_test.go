@@ -134,6 +134,14 @@ func TestNewPolicy(t *testing.T) {
 			d.Identities["dave"] = under("CN=dave", root)
 			d.Roles["root"] = trust.Role{Members: []string{"alice", "dave"}}
 		}, "roles.root.members[1]"},
+		{"gateway under a certificate only", func(d *trust.Document) {
+			d.Identities["dave"] = under("CN=dave", root)
+			d.Roles[trust.GatewayRole] = trust.Role{Members: []string{"dave"}}
+		}, "roles.gateway.members[0]"},
+		{"gateway with a key", func(d *trust.Document) {
+			d.Identities["dave"] = trust.Identity{Keys: []string{s.PublicPEM("dave")}}
+			d.Roles[trust.GatewayRole] = trust.Role{Members: []string{"dave"}}
+		}, ""},
 		{"time authority", func(d *trust.Document) { d.TimestampAuthorities = []string{root} }, ""},
 		{"time authority that is none", func(d *trust.Document) { d.TimestampAuthorities = []string{"house"} }, "timestampAuthorities[0]"},
 		{"identity's key among the root keys", func(d *trust.Document) { d.RootKeys = []string{alice} }, "rootKeys[0]"},

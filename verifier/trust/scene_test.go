@@ -114,6 +114,7 @@ func (s *scene) decide() trust.Channel {
 	s.t.Helper()
 	d := trust.Decide(s.policy, s.set, s.now, s.floor)
 	checkDecision(s.t, s, d)
+	checkGrounds(s.t, s)
 	return d.Channels["chat"]
 }
 

@@ -27,6 +27,7 @@ type signature struct {
 	key      statement.KeyID
 	spans    []statement.Validity // of the certificate; none: a bare key, which does not expire
 	svid     bool                 // the certificate is an SVID
+	bundle   *statement.Signed    // one of those that it is in
 	at       time.Time            // by a trusted authority or log; zero: nobody says
 }
 

@@ -28,6 +28,7 @@ const (
 	PublicationType = "urn:weighbridge:publication:v1"
 	EvaluationType  = "https://in-toto.io/attestation/test-result/v0.1"
 	WithdrawalType  = "urn:weighbridge:withdrawal:v1"
+	ReceiptType     = "urn:weighbridge:receipt:v1"
 )
 
 // Rules, as they are named in reasons and in what is missing.

@@ -135,6 +135,7 @@ func makeVectors(t *testing.T) ([]vector, map[string][]byte) {
 	m.publication(release)
 	m.evaluation(release)
 	m.withdrawal(release, weights)
+	m.receipt(release)
 	m.policy()
 	m.accounts()
 	m.envelope(release)

@@ -70,7 +70,7 @@ func TestVectors(t *testing.T) {
 		verdicts[v.Kind] = append(verdicts[v.Kind], v.Expect)
 		t.Run(v.File, func(t *testing.T) { checkVector(t, v) })
 	}
-	for _, kind := range []string{"weights", "release", "evaluation", "approval", "publication", "withdrawal", "policy"} {
+	for _, kind := range []string{"weights", "release", "evaluation", "approval", "publication", "withdrawal", "receipt", "policy"} {
 		if !slices.Contains(verdicts[kind], "valid") || !slices.ContainsFunc(verdicts[kind], func(v string) bool { return v != "valid" }) {
 			t.Errorf("kind %s has the verdicts %q, want a valid one and others", kind, verdicts[kind])
 		}
@@ -195,6 +195,8 @@ func reread(kind string, s *statement.Signed) ([]byte, error) {
 		return remake(s, trust.ParsePublication, trust.NewPublication)
 	case "withdrawal":
 		return remake(s, trust.ParseWithdrawal, trust.NewWithdrawal)
+	case "receipt":
+		return remake(s, trust.ParseReceipt, trust.NewReceipt)
 	case "policy":
 		p, err := trust.ParsePolicy(s, nil)
 		if err != nil {

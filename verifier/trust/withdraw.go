@@ -79,24 +79,34 @@ func (c *channelCase) fallBack(out *Channel) {
 			// In place of what was withdrawn any release that was good may serve, as after a rollback. What has lost its
 			// quorum gives way only to one that has not: its evaluation must not be older than it may be.
 			release := c.open(id, withdrawn)
-			if release.act != nil && !release.withdrawn && !release.blocked(release.missing()) && c.stands(release) {
+			if release.act == nil || release.withdrawn || release.blocked(release.missing()) {
+				continue
+			}
+			if by := c.stands(release); by != nil {
 				out.serve(release, floor.Epoch, floor.Publication)
-				out.Fallback = true
+				out.Fallback, out.By = true, by.id
 				return
 			}
 		}
 	}
 }
 
-// stands reports whether a publication of the release, of whatever epoch, still has its publishers and has not expired.
-func (c *channelCase) stands(release *releaseCase) bool {
-	return slices.ContainsFunc(c.publications[c.name], func(a *act) bool {
+// stands returns the publication of the release with the highest epoch that still has its publishers and has not expired, nil
+// if there is none.
+func (c *channelCase) stands(release *releaseCase) *act {
+	newest := slices.SortedFunc(slices.Values(c.publications[c.name]), func(a, b *act) int {
+		return cmp.Or(cmp.Compare(b.publication.Epoch, a.publication.Epoch), cmp.Compare(a.id, b.id))
+	})
+	for _, a := range newest {
 		rule, expires := c.publishRule(a), a.publication.Expires
 		if a.about != release.id || rule == nil || !expires.IsZero() && !c.now.Before(expires) {
-			return false
+			continue
 		}
-		return len(c.publishers(a, release)) >= c.policy.need(*rule)
-	})
+		if len(c.publishers(a, release)) >= c.policy.need(*rule) {
+			return a
+		}
+	}
+	return nil
 }
 
 // withdrawnByID reports whether a release that can't be read any more was withdrawn by its own id.
