@@ -24,10 +24,16 @@ func Open(t testing.TB) *audit.Log {
 // OpenAt makes a log in a directory and opens it.
 func OpenAt(t testing.TB, dir string) *audit.Log {
 	t.Helper()
-	public, key, err := ed25519.GenerateKey(nil)
+	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return OpenAs(t, dir, key)
+}
+
+// OpenAs makes a log of the one who has the key, in a directory, and opens it.
+func OpenAs(t testing.TB, dir string, key ed25519.PrivateKey) *audit.Log {
+	t.Helper()
 	c := audit.Config{Dir: dir, Origin: Origin, Key: key}
 	if err := audit.Create(c); err != nil {
 		t.Fatal(err)
@@ -40,7 +46,7 @@ func OpenAt(t testing.TB, dir string) *audit.Log {
 		if err := log.Close(); err != nil {
 			t.Errorf("close audit log: %v", err)
 		}
-		who, err := audit.NewVerifier(public, Origin)
+		who, err := audit.NewVerifier(key.Public(), Origin)
 		if err == nil {
 			_, err = audit.Verify(c.Dir, who, nil)
 		}
