@@ -190,6 +190,7 @@ func (s *site) check(id statement.ID, want string) {
 		s.t.Fatalf("Acquire = %v, want release %s", err, id)
 	}
 	defer serving.Done()
+	s.checkGrounds(serving)
 	var answer strings.Builder
 	req := backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: "Who are you?"}}, MaxTokens: 32}
 	err = serving.Chat(s.t.Context(), req, func(c backends.Chunk) error {

@@ -39,7 +39,8 @@ type target struct {
 	policy   *trust.Policy
 	weights  []string
 	ends     []trust.End // of what the decision rests on
-	refused  []string    // rules by which nothing, or nothing newer, may be served
+	grounds  *trust.Grounds
+	refused  []string // rules by which nothing, or nothing newer, may be served
 }
 
 // A channel moves one channel from release to release. Its goroutine, run, alone changes what serves.
@@ -366,6 +367,7 @@ func (ch *channel) commit(ctx context.Context, r *running) error {
 	}
 	d := ch.wanted.decision
 	r.fallback.Store(d.Fallback)
+	ch.noteGrounds(r)
 	why := d.Stale
 	if d.Fallback {
 		why = "an older release serves, what is newer no longer counts: " + whyNot(d)

@@ -40,7 +40,7 @@ func (c *Catalog) decide() {
 		for _, end := range t.ends {
 			c.endsAt(end.At, now)
 		}
-		t.decision = d
+		t.decision, t.grounds = d, c.ledger.Grounds(name, d, now)
 		c.logDecision(name, d)
 		ch.decided.Store(&t)
 		ch.want(t)

@@ -32,6 +32,7 @@ type running struct {
 	epoch       atomic.Int64
 	fallback    atomic.Bool // it serves in place of the accepted one
 	publication atomic.Pointer[statement.ID]
+	grounds     atomic.Pointer[trust.Grounds] // not nil once it serves
 
 	mu       sync.Mutex
 	inflight int64
