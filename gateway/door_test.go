@@ -26,6 +26,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
+	"github.com/weighbridge/weighbridge/gateway/receipt/receipttest"
 	"github.com/weighbridge/weighbridge/gateway/telemetry"
 )
 
@@ -49,9 +50,10 @@ type channel struct {
 	missing error // why it does not serve
 	limits  gateway.Limits
 	chunks  []backends.Chunk
-	fail    error         // after the chunks
-	block   bool          // after the chunks, until the request ends
-	entered chan struct{} // gets a value when a request is being answered, if not nil
+	fail    error             // after the chunks
+	block   bool              // after the chunks, until the request ends
+	entered chan struct{}     // gets a value when a request is being answered, if not nil
+	site    *receipttest.Site // whose release it serves; nil: none of anybody's
 
 	mu    sync.Mutex
 	got   []backends.ChatRequest
@@ -96,6 +98,10 @@ type serving struct {
 }
 
 func (s *serving) Info() gateway.ServingInfo {
+	if s.site != nil {
+		by := s.site.Served()
+		return gateway.ServingInfo{Channel: s.name, Release: by.Release, Weights: by.Weights, Level: by.Level, Limits: s.limits, Grounds: by.Grounds}
+	}
 	return gateway.ServingInfo{Channel: s.name, Release: release, Weights: weights, Level: level, Limits: s.limits}
 }
 

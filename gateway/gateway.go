@@ -21,6 +21,8 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
+	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 var (
@@ -57,6 +59,7 @@ type ServingInfo struct {
 	Weights string // "sha256:…", the root digest
 	Level   string // such as "sealed"
 	Limits  Limits
+	Grounds *trust.Grounds // why it is served, for receipts; nil: not known, and there are none
 }
 
 // Limits are what a release allows its callers. The zero value leaves what it does not name at the gateway's own.
@@ -90,11 +93,12 @@ type Config struct {
 	Catalog  Catalog
 	Access   func() *access.Policy // the rules in force; asked at each request, and nil denies all
 	Identity *identity.Source
-	Log      *slog.Logger  // nil: nowhere
-	Meter    metric.Meter  // nil: nothing is measured
-	Tracer   trace.Tracer  // nil: nothing is traced
-	Drain    time.Duration // how long a shutdown waits for answers in flight; 0: DefaultDrain
-	InFlight int           // how many requests are answered at once; 0: DefaultInFlight
+	Log      *slog.Logger    // nil: nowhere
+	Meter    metric.Meter    // nil: nothing is measured
+	Tracer   trace.Tracer    // nil: nothing is traced
+	Drain    time.Duration   // how long a shutdown waits for answers in flight; 0: DefaultDrain
+	Receipts *receipt.Issuer // nil: there are none
+	InFlight int             // how many requests are answered at once; 0: DefaultInFlight
 
 	// Refused is told of each caller whose rules do not allow a call; it must not block. nil: nobody is.
 	Refused func(caller string)
@@ -110,7 +114,8 @@ type Gateway struct {
 	tracer   trace.Tracer
 	drain    time.Duration
 
-	refused func(caller string)
+	refused  func(caller string)
+	receipts *receipt.Issuer
 
 	slots chan struct{} // one for each request in flight
 }
@@ -150,6 +155,6 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
-		refused: c.Refused, slots: make(chan struct{}, c.InFlight),
+		refused: c.Refused, receipts: c.Receipts, slots: make(chan struct{}, c.InFlight),
 	}, nil
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
+	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
 	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 )
 
@@ -30,6 +32,7 @@ func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
 		grpc.Creds(&loggedTLS{credentials.NewTLS(g.identity.ServerTLS("h2")), g.log}),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.streaming),
+		grpc.ForceServerCodecV2(wire.Codec()),
 		grpc.MaxRecvMsgSize(maxBody),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -114,17 +117,43 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 	if err != nil {
 		return toGRPC(err)
 	}
-	_ = stream.SetHeader(metadata.Pairs(headerRequestID, callOf(ctx).id))
-	return next(server, &identified{stream, ctx})
+	c := callOf(ctx)
+	_ = stream.SetHeader(metadata.Pairs(headerRequestID, c.id))
+	if _, ours := server.(*inference); ours {
+		md, _ := metadata.FromIncomingContext(ctx)
+		if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
+			g.logOther(ctx, c, info.FullMethod, err)
+			return toGRPC(err)
+		}
+		ctx = context.WithValue(ctx, callKey{}, c)
+	}
+	return next(server, &identified{stream, ctx, c.receipt})
 }
 
-// identified is a stream whose context knows the call.
+// identified is a stream whose context knows the call, and whose bytes are shown to its receipt.
 type identified struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // it is how a gRPC stream carries it
+	ctx     context.Context //nolint:containedctx // it is how a gRPC stream carries it
+	receipt *receipt.Draft
 }
 
 func (s *identified) Context() context.Context { return s.ctx }
+
+// RecvMsg implements grpc.ServerStream.
+func (s *identified) RecvMsg(m any) error {
+	if s.receipt != nil {
+		m = wire.Watch(m, s.receipt.Request())
+	}
+	return s.ServerStream.RecvMsg(m)
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s *identified) SendMsg(m any) error {
+	if s.receipt != nil {
+		m = wire.Watch(m, s.receipt.Response())
+	}
+	return s.ServerStream.SendMsg(m)
+}
 
 // recovered keeps one request's bug from ending the others.
 func (g *Gateway) recovered(ctx context.Context, method string, err *error) {
@@ -141,7 +170,7 @@ type inference struct {
 }
 
 // Chat implements the service.
-func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) error {
+func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) (err error) {
 	r := &request{
 		call: callOf(stream.Context()), channel: in.GetModel(), stop: in.GetStop(), temperature: in.Temperature, topP: in.TopP, seed: in.Seed,
 		stream: true, maxTokensName: "max_tokens",
@@ -150,6 +179,8 @@ func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[p
 		s.g.logOther(stream.Context(), r.call, operationChat, err)
 		return toGRPC(err)
 	}
+	err = errUnended
+	defer func() { r.receipt.End(err) }()
 	if in.MaxTokens != nil {
 		n := int64(in.GetMaxTokens())
 		r.maxTokens = &n
@@ -157,7 +188,7 @@ func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[p
 	for _, m := range in.GetMessages() {
 		r.messages = append(r.messages, backends.Message{Role: m.GetRole(), Content: m.GetContent()})
 	}
-	return toGRPC(s.g.chat(stream.Context(), r, &grpcAnswer{stream: stream}))
+	return toGRPC(s.g.chat(stream.Context(), r, &grpcAnswer{stream: stream, receipt: r.receipt.ID()}))
 }
 
 // ListModels implements the service.
@@ -181,13 +212,17 @@ func (s *inference) ListModels(ctx context.Context, in *pb.ListModelsRequest) (*
 
 // grpcAnswer sends an answer as a stream of messages.
 type grpcAnswer struct {
-	stream grpc.ServerStreamingServer[pb.ChatResponse]
-	info   *ServingInfo // nil once a message named it
+	stream  grpc.ServerStreamingServer[pb.ChatResponse]
+	info    *ServingInfo // nil once a message named it
+	receipt string       // its id, "" if there is none
 }
 
 func (a *grpcAnswer) begin(info ServingInfo) {
 	a.info = &info
 	md := metadata.Pairs(headerRelease, info.Release, headerWeights, info.Weights, headerLevel, info.Level)
+	if a.receipt != "" {
+		md.Set(headerReceiptID, a.receipt)
+	}
 	_ = a.stream.SetHeader(md) // it fails if headers were sent, and they were not
 	a.stream.SetTrailer(md)
 }

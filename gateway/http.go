@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -14,12 +16,14 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
 )
 
 // httpHandler is the HTTP door: the chat and models parts of OpenAI's API.
 func (g *Gateway) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/chat/completions", g.route(http.MethodPost, g.serveChat))
+	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, g.serveReceipt))
 	mux.Handle("/v1/models", g.route(http.MethodGet, g.serveModels))
 	mux.Handle("/v1/models/{model}", g.route(http.MethodGet, g.serveModel))
 	mux.Handle("/", g.route("", func(w http.ResponseWriter, r *http.Request, c call) {
@@ -58,7 +62,12 @@ func (g *Gateway) route(method string, serve func(http.ResponseWriter, *http.Req
 func (g *Gateway) serveChat(w http.ResponseWriter, r *http.Request, c call) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
-	req, usage, err := decodeBody(w, r)
+	var req *request
+	var usage bool
+	var err error
+	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
+		req, usage, err = decodeBody(w, r, c.receipt)
+	}
 	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
 	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
@@ -67,21 +76,33 @@ func (g *Gateway) serveChat(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	req.call = c
-	to := answerHTTP{w: w, control: control, id: "chatcmpl-" + c.id, created: time.Now().Unix()}
+	written := &receiptWriter{ResponseWriter: w, draft: c.receipt}
+	if c.receipt != nil {
+		w = written
+	}
+	err = errUnended
+	defer func() { c.receipt.End(err) }()
+	to := answerHTTP{w: w, control: control, id: "chatcmpl-" + c.id, created: time.Now().Unix(), receipt: c.receipt.ID()}
 	if req.stream {
 		a := &streamAnswer{answerHTTP: to, usage: usage}
-		a.finish(g.chat(r.Context(), req, a))
-		return
+		err = a.finish(g.chat(r.Context(), req, a))
+	} else {
+		a := &wholeAnswer{answerHTTP: to}
+		err = a.finish(g.chat(r.Context(), req, a))
 	}
-	a := &wholeAnswer{answerHTTP: to}
-	a.finish(g.chat(r.Context(), req, a))
+	err = errors.Join(err, written.err)
 }
 
-func decodeBody(w http.ResponseWriter, r *http.Request) (*request, bool, error) {
+// decodeBody reads a request to its end, and shows its bytes to its receipt.
+func decodeBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft) (*request, bool, error) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return nil, false, invalid("", "Content-Encoding is not supported: send the body as it is")
 	}
-	return decodeChat(http.MaxBytesReader(w, r.Body, maxBody))
+	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
+	if draft != nil {
+		body = io.TeeReader(body, draft.Request())
+	}
+	return decodeChat(body)
 }
 
 // modelBody is a channel in OpenAI's shape, with what it serves beside.
@@ -193,6 +214,7 @@ type answerHTTP struct {
 	id      string
 	created int64
 	info    ServingInfo
+	receipt string // its id, "" if there is none
 }
 
 func (a *answerHTTP) begin(info ServingInfo) {
@@ -201,6 +223,9 @@ func (a *answerHTTP) begin(info ServingInfo) {
 	h.Set(headerRelease, info.Release)
 	h.Set(headerWeights, info.Weights)
 	h.Set(headerLevel, info.Level)
+	if a.receipt != "" {
+		h.Set(headerReceiptID, a.receipt)
+	}
 }
 
 // wholeAnswer collects an answer and sends it at once.
@@ -225,10 +250,11 @@ func (a *wholeAnswer) send(c backends.Chunk) error {
 	return nil
 }
 
-func (a *wholeAnswer) finish(err error) {
+// finish sends the answer, or the error, which it returns.
+func (a *wholeAnswer) finish(err error) error {
 	if err != nil {
 		writeError(a.w, err)
-		return
+		return err
 	}
 	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	writeJSON(a.w, http.StatusOK, completion{
@@ -236,4 +262,5 @@ func (a *wholeAnswer) finish(err error) {
 		Choices: []choice{{Message: &turn{Role: "assistant", Content: a.text.String()}, FinishReason: a.reason}},
 		Usage:   usageOf(a.used),
 	})
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
 )
 
 // A call is who asks, and through which door.
@@ -18,6 +19,8 @@ type call struct {
 	caller   spiffeid.ID
 	id       string // request id
 	protocol string // "http" or "grpc"
+
+	receipt *receipt.Draft // nil: none was asked for
 }
 
 // A request is a chat as both doors understand it: decoded, but not checked yet.
@@ -74,6 +77,9 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
 	o.serving(info)
 	req, err := r.complete(info.Limits)
 	if err != nil {
+		return err
+	}
+	if err := r.receipt.Begin(info.by()); err != nil {
 		return err
 	}
 	to.begin(info)

@@ -129,24 +129,24 @@ func (a *streamAnswer) event(data []byte) error {
 	return nil
 }
 
-// finish ends the stream. Only a whole answer ends with [DONE].
-func (a *streamAnswer) finish(err error) {
+// finish ends the stream. Only a whole answer ends with [DONE]; anything else is an error, which it returns.
+func (a *streamAnswer) finish(err error) error {
 	switch {
 	case err != nil && !a.started:
 		writeError(a.w, err)
-		return
+		return err
 	case err != nil:
 		if o := outcomeOf(err); o.http != statusClientGone {
 			_ = a.event(encode(errorOf(o)))
 		}
-		return
+		return err
 	}
 	if a.usage {
 		last := a.chunk([]chunkChoice{})
 		last.Usage = usageOf(a.used)
-		if a.event(encode(last)) != nil {
-			return
+		if err := a.event(encode(last)); err != nil {
+			return err
 		}
 	}
-	_ = a.event([]byte("[DONE]"))
+	return a.event([]byte("[DONE]"))
 }

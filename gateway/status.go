@@ -60,9 +60,13 @@ const statusClientGone = 499
 func outcomeOf(err error) outcome {
 	var field *fieldError
 	var failed *runtimeError
-	switch {
-	case err == nil:
+	if err == nil {
 		return outcome{http: http.StatusOK, grpc: codes.OK}
+	}
+	if o, ok := receiptOutcome(err); ok {
+		return o
+	}
+	switch {
 	case errors.Is(err, errGone):
 		return outcome{statusClientGone, codes.Canceled, "server_error", "canceled", "", "the request was canceled"}
 	case errors.Is(err, identity.ErrNoPeer):

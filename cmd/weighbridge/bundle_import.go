@@ -283,7 +283,7 @@ func (in *site) policyTaker(policies []update, initState bool) (*policyTaker, er
 	if err != nil {
 		return nil, err
 	}
-	if p.trail, err = openTrail(in.cfg.Audit, initState, slog.New(slog.DiscardHandler)); err != nil {
+	if p.trail, _, err = openTrail(in.cfg.Audit, initState, slog.New(slog.DiscardHandler)); err != nil {
 		return nil, errors.Join(err, state.Close())
 	}
 	p.state = state

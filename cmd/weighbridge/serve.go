@@ -28,6 +28,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/control"
 	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/telemetry"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/store"
@@ -102,7 +103,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err := readable(cfg.Trust.Statements); err != nil {
 		return err
 	}
-	trail, err := openTrail(cfg.Audit, initState, log)
+	trail, key, err := openTrail(cfg.Audit, initState, log)
 	if err != nil {
 		return err
 	}
@@ -147,8 +148,13 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return err
 	}
 	rules.Store(first)
+	receipts, err := receipt.New(receipt.Config{Key: key, Origin: auditOrigin, Log: trail, Policy: cat.Policy, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer receipts.Close()
 	gw, err := gateway.New(gateway.Config{
-		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Log: log,
+		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Log: log, Receipts: receipts,
 		Refused: func(caller string) { trail.RefusedCaller(caller, "", "access") },
 		Meter:   tel.Meter("weighbridge/gateway"), Tracer: tel.Tracer("weighbridge/gateway"),
 	})

@@ -20,32 +20,32 @@ import (
 // auditOrigin is the name of a gateway's log in its checkpoints. Which gateway's it is, the key says.
 const auditOrigin = "weighbridge/gateway"
 
-// openTrail opens the gateway's audit log. Like the state it is made only for who asks for it: a log that is gone must not
-// go unnoticed.
-func openTrail(c configs.Audit, create bool, log *slog.Logger) (*audit.Log, error) {
+// openTrail opens the gateway's audit log, and returns the key that signs it and the gateway's receipts. Like the state it is
+// made only for who asks for it: a log that is gone must not go unnoticed.
+func openTrail(c configs.Audit, create bool, log *slog.Logger) (*audit.Log, ed25519.PrivateKey, error) {
 	key, err := gatewayKey(c.Key, create)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(fmt.Errorf("audit.key: %w", err), "a new gateway gets its key and its log with --init-state; an existing one needs them back")
+		return nil, nil, withHint(fmt.Errorf("audit.key: %w", err), "a new gateway gets its key and its log with --init-state; an existing one needs them back")
 	} else if err != nil {
-		return nil, fmt.Errorf("audit.key: %w", err)
+		return nil, nil, fmt.Errorf("audit.key: %w", err)
 	}
 	cfg := audit.Config{Dir: c.Dir, Origin: auditOrigin, Key: key, Log: log}
 	if create {
 		if err := audit.Create(cfg); err != nil && !errors.Is(err, audit.ErrExists) {
-			return nil, fmt.Errorf("audit.dir: %w", err)
+			return nil, nil, fmt.Errorf("audit.dir: %w", err)
 		}
 	}
 	trail, err := audit.Open(cfg)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(fmt.Errorf("audit.dir: %w", err), "a new gateway gets its log with --init-state; an existing one needs its log back")
+		return nil, nil, withHint(fmt.Errorf("audit.dir: %w", err), "a new gateway gets its log with --init-state; an existing one needs its log back")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("audit.dir: %w", err)
+		return nil, nil, fmt.Errorf("audit.dir: %w", err)
 	}
-	return trail, nil
+	return trail, key, nil
 }
 
-// gatewayKey reads the key that signs the gateway's log, or makes it where there is none.
+// gatewayKey reads the gateway's key, or makes it where there is none.
 func gatewayKey(path string, create bool) (ed25519.PrivateKey, error) {
 	data, err := store.ReadFile(path, statement.MaxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) && create {

@@ -328,7 +328,7 @@ func checkReport(t *testing.T, f *forgery, r receipt.Report, err error) {
 	}
 	requested, responded := f.d.Request != nil || f.in.Request != nil, f.d.Response != nil || f.in.Response != nil
 	switch {
-	case r.Gateway != receipttest.Gateway || r.Caller != receipttest.Caller || r.Receipt.Release != f.Release.ID || r.Epoch != 7:
+	case r.Gateway != receipttest.Gateway || r.Caller != receipttest.Caller || r.Release != f.Release.ID || r.Epoch != 7:
 		t.Errorf("Verify = %+v", r)
 	case r.RequestChecked != requested || r.ResponseChecked != responded:
 		t.Errorf("checked request %v and response %v, want %v and %v", r.RequestChecked, r.ResponseChecked, requested, responded)

@@ -126,7 +126,7 @@ func (s *Site) Give(request, response string) []byte {
 	return document
 }
 
-// Sign signs a payload as the gateway.
+// SignAsGateway signs a payload as the gateway, and writes nothing.
 func (s *Site) SignAsGateway(payload []byte) *statement.Signed {
 	s.t.Helper()
 	signer, err := statement.NewKeySigner(s.Key)
