@@ -31,7 +31,8 @@
 // Retention: nothing is ever removed or changed. Full tiles never change again, and may be moved to an archive in their
 // places in the tree; the gateway needs none of them to go on, [Log.Prove] those above the record it proves, and [Verify]
 // all of them. A record takes some 250 to 400 bytes and 32 of hashes: at one act a minute, 525,600 a year, that is about
-// 200 MB a year in about 4,100 files. Refused callers add one record for each caller and minute in which it was refused.
+// 200 MB a year in about 4,100 files. Refused callers add one record for each caller and minute in which it was refused, and
+// each receipt that a caller asks for adds one.
 //
 // What it doesn't show: the log's key and its disk together can write another log. So checkpoints are to be kept, or
 // countersigned, where the gateway can't reach, and given to [Verify]. A checkpoint that was read in the very moment in

@@ -165,7 +165,10 @@ func chain(d *Document, report Report, policy *trust.Policy) (Report, error) {
 		return Report{}, err
 	}
 	c, err := decide(policy, set, r, publication.Epoch)
-	if err != nil {
+	switch {
+	case err != nil && policy.Digest() != r.Policy:
+		return Report{}, fmt.Errorf("%w (the receipt was given under policy %s, and this is %s)", err, r.Policy, policy.Digest())
+	case err != nil:
 		return Report{}, err
 	}
 	switch {
