@@ -24,7 +24,7 @@ func newTrustLintCmd(s streams) *cobra.Command {
 		Short: "Report what is legal in a policy but likely a mistake",
 		Long: `Report what is legal in a policy but likely a mistake: it expires soon, one identity is in roles that a
 channel separates or should separate, one alone can change what is served, a role has fewer active members than
-a rule needs, a channel asks for little, the root is one key.
+a rule needs, a channel asks for little, the root is one key, a gateway has other roles.
 
 With --statements also what these show: identities, roles and keys that nobody uses, and approvals, evaluations
 and publications of what would be served that end soon. Roles that only withdraw, roll back or sign policies are
@@ -100,6 +100,7 @@ func (l *linter) policy() {
 		l.say("expires: the policy ends %s; sign the next version before", l.in(l.Expires))
 	}
 	l.root()
+	l.gateways()
 	for _, name := range slices.Sorted(maps.Keys(l.Channels)) {
 		l.channel(name)
 	}
@@ -124,6 +125,20 @@ func (l *linter) root() {
 	for _, who := range root.Members {
 		if state := l.Identities[who].State; !state.Active() {
 			l.say("roles.root.members: %s is %s, so can't sign the next policy; leave it out", who, state)
+		}
+	}
+}
+
+// gateways looks at who signs receipts. A gateway's key lies on a host that answers callers: who takes that over must not be
+// able to approve, too.
+func (l *linter) gateways() {
+	for _, who := range l.Roles[trust.GatewayRole].Members {
+		others := slices.DeleteFunc(l.rolesOf(who), func(role string) bool { return role == trust.GatewayRole })
+		if len(others) > 0 {
+			l.say("roles.gateway.members: %s is in %s as well; give each gateway an identity of its own, for its key is on a host that callers reach", who, strings.Join(others, ", "))
+		}
+		if state := l.Identities[who].State; !state.Active() {
+			l.say("roles.gateway.members: %s is %s, so its receipts do not count; callers who keep them need the policy before", who, state)
 		}
 	}
 }

@@ -69,6 +69,16 @@ func TestLint(t *testing.T) {
 			setState(d, trusttest.Carol, trust.State{Retired: lintedAt})
 			d.Roles["operator"] = trust.Role{Members: []string{trusttest.Bob}}
 		}, ""},
+		{"good with a gateway", func(d *trust.Document) {
+			d.Identities["gw"] = trust.Identity{Keys: []string{w.PublicPEM("gw")}}
+			d.Roles[trust.GatewayRole] = trust.Role{Members: []string{"gw"}}
+		}, ""},
+		{"a gateway that approves, too", func(d *trust.Document) { d.Roles[trust.GatewayRole] = trust.Role{Members: []string{trusttest.Carol}} },
+			"roles.gateway.members: carol is in approver, operator as well; give each gateway an identity of its own, for its key is on a host that callers reach"},
+		{"a gateway that has retired", func(d *trust.Document) {
+			d.Identities["gw"] = trust.Identity{Keys: []string{w.PublicPEM("gw")}, State: trust.State{Retired: lintedAt}}
+			d.Roles[trust.GatewayRole] = trust.Role{Members: []string{"gw"}}
+		}, "roles.gateway.members: gw is retired since 2026-06-01T12:00:00Z, so its receipts do not count; callers who keep them need the policy before"},
 
 		{"the policy is past", func(d *trust.Document) { d.Expires = lintedAt }, "expires: the policy expired on 2026-06-01T12:00:00Z; sign the next version"},
 		{"the policy ends soon", func(d *trust.Document) { d.Expires = lintedAt.Add(expiresSoon) },
