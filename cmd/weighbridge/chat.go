@@ -58,9 +58,13 @@ func newChatCmd(s streams) *cobra.Command {
 the question is read from standard input. What answered (release, weights, level, tokens) goes to standard error.
 
 The identity comes from the Workload API at SPIFFE_ENDPOINT_SOCKET, or from the files --svid, --svid-key and --bundle.
-The server must be a member of the same trust domain, or be the very one that --server-id names.`,
+The server must be a member of the same trust domain, or be the very one that --server-id names.
+
+With --receipt the gateway is asked for a signed receipt: who asked, which release answered, and who approved that. It is
+written for weighbridge receipt verify, which needs the trust policy and its root keys, and not the gateway.`,
 		Example: `  weighbridge chat chat "What is a weighbridge?"
-  weighbridge chat chat --svid svid.pem --svid-key key.pem --bundle bundle.pem --json < question.txt`,
+  weighbridge chat chat --svid svid.pem --svid-key key.pem --bundle bundle.pem --json < question.txt
+  weighbridge chat chat "What is a weighbridge?" --receipt receipt.json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -90,7 +94,7 @@ The server must be a member of the same trust domain, or be the very one that --
 	f.StringArrayVar(&o.stop, "stop", nil, "text that ends the answer; repeat for more")
 	f.Int64Var(&o.seed, "seed", 0, "makes sampling repeatable")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait for the whole answer")
-	f.StringVar(&o.receipt, "receipt", "", "file for a signed receipt (not in this version)")
+	f.StringVar(&o.receipt, "receipt", "", "file to write a signed receipt to, with the question and the answer in it")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.BoolVar(&o.quiet, "quiet", false, "print the answer only")
 	return cmd
@@ -98,9 +102,6 @@ The server must be a member of the same trust domain, or be the very one that --
 
 // check refuses what can't work before anything is read or dialed.
 func (o *chatOptions) check() error {
-	if o.receipt != "" {
-		return errors.New("--receipt: this version gives no receipts")
-	}
 	files := 0
 	for _, f := range []string{o.svid, o.key, o.bundle} {
 		if f != "" {
@@ -162,11 +163,20 @@ func (o *chatOptions) run(ctx context.Context, s streams) error {
 		return fmt.Errorf("%s: server %s: %w", o.title, o.server, err)
 	}
 	defer conn.Close()
-	stream, err := pb.NewInferenceClient(conn).Chat(ctx, o.request())
+	client := pb.NewInferenceClient(conn)
+	var kept *exchange
+	if o.receipt != "" {
+		kept = &exchange{client: client}
+		ctx = kept.ask(ctx)
+	}
+	stream, err := client.Chat(ctx, o.request(), kept.options()...)
 	if err != nil {
 		return o.failed(s, err)
 	}
-	return o.print(s, stream)
+	if err := o.print(s, stream); err != nil || kept == nil {
+		return err
+	}
+	return o.keep(ctx, s, kept, stream)
 }
 
 func (o *chatOptions) identity(ctx context.Context) (*identity.Source, error) {
@@ -287,7 +297,7 @@ func (o *chatOptions) failed(s streams, err error) error {
 	switch st.Code() {
 	case codes.PermissionDenied:
 		return withHint(refused(o.title, why), "is there an access rule for this caller and channel, and is the channel's name right?")
-	case codes.Unauthenticated:
+	case codes.Unauthenticated, codes.FailedPrecondition:
 		return refused(o.title, why)
 	case codes.Unavailable:
 		return fmt.Errorf("%s: server %s: %w", o.title, o.server, why)

@@ -46,7 +46,7 @@ func (echo) Chat(_ context.Context, req backends.ChatRequest, emit func(backends
 }
 
 // startGateway serves echo to the apps of bank.example and returns its address, and the files of their identities.
-func startGateway(t *testing.T) (address, svids string) {
+func startGateway(t *testing.T, change ...func(*gateway.Config)) (address, svids string) {
 	t.Helper()
 	svids = t.TempDir()
 	td := spiffeid.RequireTrustDomainFromString("bank.example")
@@ -74,7 +74,11 @@ func startGateway(t *testing.T) (address, svids string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gw, err := gateway.New(gateway.Config{Catalog: echo{}, Access: func() *access.Policy { return rules }, Identity: us})
+	config := gateway.Config{Catalog: echo{}, Access: func() *access.Policy { return rules }, Identity: us}
+	for _, f := range change {
+		f(&config)
+	}
+	gw, err := gateway.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
