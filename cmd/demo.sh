@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The demo: a real model, served behind SPIFFE mTLS because its release was signed, approved and published, answers one
-# question; then one byte of a copy is flipped and refused. Everything runs on this machine, nothing is left running.
+# question, with a receipt that verifies elsewhere; then one byte of a copy is flipped and refused. Everything runs on this machine, nothing is left running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 weighbridge=$PWD/bin/weighbridge
@@ -28,6 +28,7 @@ cd "$work"
 
 step "Identities: who may sign what"
 for name in root trainer alice bob shipper; do show key new "$name"; done
+show key new gateway --type ed25519
 cat >policy.yaml <<YAML
 apiVersion: weighbridge/v1
 kind: TrustPolicy
@@ -39,11 +40,13 @@ identities:
   alice:    {keys: [alice.pub]}
   bob:      {keys: [bob.pub]}
   shipper:  {keys: [shipper.pub]}
+  gw1:      {keys: [gateway.pub]}
 roles:
   root:      {members: [security], threshold: 1}
   producer:  {members: [trainer]}
   approver:  {members: [alice, bob]}
   publisher: {members: [shipper]}
+  gateway:   {members: [gw1]} # whose receipts count
 channels:
   chat:
     require:
@@ -96,6 +99,7 @@ trust:
   policy: policy.jsonl
   statements: [./statements]
   state: ./state
+audit: {key: gateway.key}
 weights: [./models]
 runtimes: {llamacpp: {command: $llama}}
 channels: {chat: {}}
@@ -109,12 +113,27 @@ grpc=$(field "gateway listens" grpc)
 
 step "One question, over gRPC with SPIFFE mTLS"
 export SPIFFE_ENDPOINT_SOCKET=unix://$work/spiffe.sock
-show chat chat "The capital of France is" --server "$grpc"
+show chat chat "The capital of France is" --server "$grpc" --receipt receipt.json
 printf '\nweights read, hashed and sealed in %.2f s; runtime ready %.2f s later\n' \
   "$(field "release serves" loadSeconds)" "$(field "release serves" startSeconds)"
 
 step "Who stands behind that answer"
 show explain chat --policy policy.jsonl --root root.pub --statements statements
+
+step "The receipt, on another machine: no gateway, no statements, only the policy and the root key"
+mkdir elsewhere
+cp receipt.json policy.jsonl root.pub elsewhere
+cd elsewhere
+show receipt verify receipt.json --policy policy.jsonl --root root.pub
+printf '\nand with one byte of it changed:\n'
+size=$(wc -c <receipt.json)
+was=$(tail -c +$((size / 2)) receipt.json | head -c 1)
+printf '%s' "$([ "$was" = A ] && echo B || echo A)" | dd of=receipt.json bs=1 seek=$((size / 2 - 1)) conv=notrunc status=none
+if show receipt verify receipt.json --policy policy.jsonl --root root.pub; then
+  echo "the altered receipt was accepted" >&2
+  exit 1
+fi
+cd ..
 
 step "One flipped byte in a copy"
 cp models/gemma.gguf copy.gguf

@@ -41,7 +41,8 @@ type Gateway struct {
 	Operators []Operator `yaml:"operators"`
 	// Lease bounds how long the site may go on without hearing anything new. Absent: for as long as what it has is valid.
 	Lease *Lease `yaml:"lease"`
-	// Audit is where what the gateway does is recorded. Absent: in the state directory.
+	// Audit is where what the gateway does is recorded, and the key that signs this and its receipts. Absent: in the state
+	// directory.
 	Audit Audit `yaml:"audit"`
 	// Offline says that nothing is dialed but what is on this machine: a telemetry collector is not, whatever the
 	// environment names.
@@ -91,7 +92,9 @@ type Trust struct {
 // Audit says where the audit log is and who signs it.
 type Audit struct {
 	Dir string `yaml:"dir"` // default: audit in the state directory
-	Key string `yaml:"key"` // the gateway's Ed25519 key; default: gateway.key in the state directory, made with it
+	// Key is the gateway's Ed25519 key. The policy lists its public half in the role gateway, or receipts are refused. Default:
+	// gateway.key in the state directory, made with it.
+	Key string `yaml:"key"`
 }
 
 // Lease says what happens when a site has heard nothing new for a while: no policy, publication or withdrawal that it had
