@@ -176,6 +176,9 @@ func (o *observation) log(ctx context.Context, out outcome, err error, end time.
 	if o.finish != "" {
 		attrs = append(attrs, slog.String("finish", o.finish))
 	}
+	if id := o.r.receipt.ID(); id != "" {
+		attrs = append(attrs, slog.String("receipt", id))
+	}
 	if span := o.span.SpanContext(); span.IsValid() {
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}

@@ -115,8 +115,8 @@ func TestHTTPReceipt(t *testing.T) {
 				t.Errorf("GetReceipt = %v, want the document that HTTP gives", err)
 			}
 			d.stop()
-			if strings.Contains(d.log.String(), "secret") {
-				t.Error("the log holds the conversation")
+			if log := d.log.String(); strings.Contains(log, "secret") || strings.Count(log, `"receipt":"`+id) != 1 {
+				t.Errorf("the log does not name the receipt once, or holds the conversation:\n%s", log)
 			}
 		})
 	}
