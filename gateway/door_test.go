@@ -100,7 +100,7 @@ type serving struct {
 func (s *serving) Info() gateway.ServingInfo {
 	if s.site != nil {
 		by := s.site.Served()
-		return gateway.ServingInfo{Channel: s.name, Release: by.Release, Weights: by.Weights, Level: by.Level, Limits: s.limits, Grounds: by.Grounds}
+		return gateway.ServingInfo{Channel: s.name, Release: by.Release, Weights: by.Weights, Level: by.Level, Sandbox: by.Sandbox, Limits: s.limits, Grounds: by.Grounds}
 	}
 	return gateway.ServingInfo{Channel: s.name, Release: release, Weights: weights, Level: level, Limits: s.limits}
 }

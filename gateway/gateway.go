@@ -58,6 +58,7 @@ type ServingInfo struct {
 	Release string // "sha256:…"
 	Weights string // "sha256:…", the root digest
 	Level   string // such as "sealed"
+	Sandbox string // of the runtime, such as "full"
 	Limits  Limits
 	Grounds *trust.Grounds // why it is served, for receipts; nil: not known, and there are none
 }

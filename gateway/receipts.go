@@ -50,7 +50,7 @@ func (g *Gateway) receiptOf(ctx context.Context, c call, id string) ([]byte, err
 
 // by says what answers, in the words of receipts.
 func (i ServingInfo) by() receipt.Served {
-	return receipt.Served{Channel: i.Channel, Release: i.Release, Weights: i.Weights, Level: i.Level, Grounds: i.Grounds}
+	return receipt.Served{Channel: i.Channel, Release: i.Release, Weights: i.Weights, Level: i.Level, Sandbox: i.Sandbox, Grounds: i.Grounds}
 }
 
 // receiptOutcomes are how callers see errors about receipts. An error is one of them at most.

@@ -122,6 +122,7 @@ type receiptDocument struct {
 	Version     string          `json:"version"`
 	Weights     string          `json:"weights"`
 	Level       string          `json:"level"`
+	Sandbox     string          `json:"sandbox"`
 	Signers     receiptSigners  `json:"signers"`
 	Missing     []trust.Missing `json:"missing"` // what mode warn let pass
 	Gateway     receiptGateway  `json:"gateway"`
@@ -158,7 +159,7 @@ type receiptContent struct {
 func documentOf(r receipt.Report, p *trust.Policy) receiptDocument {
 	return receiptDocument{
 		Verified: true, ID: r.ID, Caller: r.Caller, Time: r.Time, Channel: r.Channel, Epoch: r.Epoch, Publication: string(r.Publication),
-		Fallback: r.Fallback, Release: string(r.Release), Model: r.Model, Version: r.Version, Weights: r.Weights, Level: r.Level,
+		Fallback: r.Fallback, Release: string(r.Release), Model: r.Model, Version: r.Version, Weights: r.Weights, Level: r.Level, Sandbox: r.Sandbox,
 		Signers: receiptSigners(r.Signers), Missing: r.Missing, Gateway: receiptGateway{r.Gateway, string(r.Key)}, Log: r.Log,
 		Policy:  receiptPolicy{string(p.Digest()), p.Version(), string(r.Policy)},
 		Request: receiptContent{string(r.Request), r.RequestChecked}, Response: receiptContent{string(r.Response), r.ResponseChecked},
@@ -177,6 +178,7 @@ func tellReceipt(w io.Writer, r receipt.Report, p *trust.Policy) error {
 	line("channel", "%s, epoch %d", r.Channel, r.Epoch)
 	line("release", "%s (%s %s)", r.Release, r.Model, r.Version)
 	line("weights", "%s, %s, signed by %s", r.Weights, r.Level, strings.Join(r.Signers.Weights, ", "))
+	line("sandbox", "%s", r.Sandbox)
 	for _, did := range []struct {
 		what string
 		who  []string

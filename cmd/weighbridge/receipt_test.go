@@ -26,7 +26,7 @@ func (e echoOf) Acquire(context.Context, string) (gateway.Serving, error) { retu
 
 func (e echoOf) Info() gateway.ServingInfo {
 	by := e.site.Served()
-	return gateway.ServingInfo{Channel: by.Channel, Release: by.Release, Weights: by.Weights, Level: by.Level, Grounds: by.Grounds}
+	return gateway.ServingInfo{Channel: by.Channel, Release: by.Release, Weights: by.Weights, Level: by.Level, Sandbox: by.Sandbox, Grounds: by.Grounds}
 }
 
 // command runs a command line and returns how it ended and what it wrote.

@@ -225,6 +225,6 @@ func (s serving) Info() gateway.ServingInfo {
 		limits.TopP = gateway.Range{Default: &p.Default, Max: &p.Max}
 	}
 	return gateway.ServingInfo{
-		Channel: s.Channel(), Release: string(s.ID()), Weights: s.Weights(), Level: string(s.Level()), Limits: limits, Grounds: s.Grounds(),
+		Channel: s.Channel(), Release: string(s.ID()), Weights: s.Weights(), Level: string(s.Level()), Sandbox: s.Sandbox(), Limits: limits, Grounds: s.Grounds(),
 	}
 }

@@ -10,5 +10,8 @@ func (ch *channel) noteGrounds(r *running) {
 	}
 }
 
+// Sandbox returns how much of a sandbox the runtime is in.
+func (s *Serving) Sandbox() string { return s.running.sandbox }
+
 // Grounds returns why the channel serves the release that answers. It must not be changed.
 func (s *Serving) Grounds() *trust.Grounds { return s.running.grounds.Load() }

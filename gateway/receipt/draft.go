@@ -29,8 +29,8 @@ type Draft struct {
 
 // Served is what answers a call.
 type Served struct {
-	Channel, Release, Weights, Level string
-	Grounds                          *trust.Grounds
+	Channel, Release, Weights, Level, Sandbox string
+	Grounds                                   *trust.Grounds
 }
 
 // Draft begins a receipt for a call. Its error is [ErrUnlisted].
@@ -75,7 +75,7 @@ func (d *Draft) Begin(by Served) error {
 		return fmt.Errorf("receipt: %w", err)
 	}
 	r := &d.receipt
-	r.Channel, r.Release, r.Weights, r.Level = by.Channel, statement.ID(by.Release), by.Weights, by.Level
+	r.Channel, r.Release, r.Weights, r.Level, r.Sandbox = by.Channel, statement.ID(by.Release), by.Weights, by.Level, by.Sandbox
 	r.Publication, r.Policy, r.Fallback, r.Statements = by.Grounds.Publication, by.Grounds.Policy, by.Grounds.Fallback, d.grounds.digest
 	r.Time = d.issuer.cfg.Now().UTC().Truncate(time.Millisecond)
 	if d.entry, err = d.issuer.store.begin(r.Caller, r.ID); err != nil {

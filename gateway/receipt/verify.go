@@ -176,6 +176,8 @@ func chain(d *Document, report Report, policy *trust.Policy) (Report, error) {
 		return Report{}, fmt.Errorf("it names the weights %s, and the release's are %s", r.Weights, c.Release.Weights.Root)
 	case !c.AcceptsLevel(r.Level):
 		return Report{}, fmt.Errorf("the weights were %s, and %s asks for %s", r.Level, r.Channel, c.Level)
+	case !c.AcceptsSandbox(r.Sandbox):
+		return Report{}, fmt.Errorf("the runtime's sandbox was %s, and %s asks for %s", r.Sandbox, r.Channel, c.Sandbox)
 	}
 	report.Model, report.Version, report.Epoch = c.Release.Model, c.Release.Version, publication.Epoch
 	report.Signers, report.Missing = c.Signers, c.Missing

@@ -179,6 +179,14 @@ func TestVerify(t *testing.T) {
 		{"another release, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Release = sum(nil) }) }, "lacks the release"},
 		{"the root of other weights, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Weights = string(sum(nil)) }) }, "it names the weights"},
 		{"a weaker level than the channel wants, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Level = "measured" }) }, "chat asks for sealed"},
+		{"a weaker sandbox than the channel wants, signed", func(f *forgery) {
+			f.in.Policy = f.PolicyWith(func(d *trust.Document) {
+				rules := d.Channels["chat"]
+				rules.MinimumSandbox = "full"
+				d.Channels["chat"] = rules
+			})
+			f.resign(func(r *trust.Receipt) { r.Sandbox = "partial" })
+		}, "chat asks for full"},
 		{"the publication of something else, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Publication = sum(nil) }) }, "lacks the release that answered, or its publication"},
 		{"the release for the publication, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Publication = r.Release }) }, "publication:"},
 		{"when the policy had ended, signed", func(f *forgery) { f.resign(func(r *trust.Receipt) { r.Time = trusttest.Expires }) }, "policy version 1 expired"},

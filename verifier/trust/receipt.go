@@ -27,6 +27,7 @@ type Receipt struct {
 	Release     statement.ID `json:"release"` // that answered
 	Weights     string       `json:"weights"` // the root of its weights
 	Level       string       `json:"level"`   // how these were guarded
+	Sandbox     string       `json:"sandbox"` // how much of one its runtime was in
 	Publication statement.ID `json:"publication"`
 	Fallback    bool         `json:"fallback,omitzero"` // it served in place of one that counted no more
 	Policy      statement.ID `json:"policy"`            // digest of the one by which it was decided
@@ -107,6 +108,7 @@ func (r Receipt) check() error {
 		}
 	}
 	checkWord(&bad, "level", r.Level, levels)
+	checkWord(&bad, "sandbox", r.Sandbox, sandboxes)
 	if r.Time.IsZero() {
 		bad.add("time", "is required")
 	}

@@ -17,7 +17,7 @@ import (
 func receipt(release statement.ID) trust.Receipt {
 	return trust.Receipt{
 		ID: "00112233445566778899aabbccddeeff", Caller: "spiffe://bank.example/apps/demo", Channel: "chat", Release: release, Weights: string(idOf([]byte("w"))),
-		Level: "sealed", Publication: idOf([]byte("p")), Policy: idOf([]byte("policy")), Time: now, Nonce: idOf([]byte("nonce")), Request: idOf([]byte("request")),
+		Level: "sealed", Sandbox: "full", Publication: idOf([]byte("p")), Policy: idOf([]byte("policy")), Time: now, Nonce: idOf([]byte("nonce")), Request: idOf([]byte("request")),
 		Response: idOf([]byte("response")), Statements: idOf([]byte("[]")), Log: trust.LogPlace{Origin: "weighbridge/gateway", Index: 7},
 	}
 }
@@ -228,6 +228,8 @@ func (m *vectorMaker) receipt(release []byte) {
 		{"caller", "field", "caller", `spiffe://bank.example/apps/demo`, `spiffe://bank.example`, "a trust domain for a workload"},
 		{"channel", "field", "channel", `"chat"`, `"chat/x"`, "no name of a channel"},
 		{"level", "field", "level", `"sealed"`, `"trusted"`, "an unknown level"},
+		{"sandbox", "field", "sandbox", `"sandbox":"full"`, `"sandbox":"box"`, "an unknown sandbox"},
+		{"no-sandbox", "spelling", "", `"sandbox":"full",`, ``, "a field that is always written is missing"},
 		{"time", "field", "time", `2026-06-01T12:00:00Z`, `2026-06-01T14:00:00+02:00`, "a time that is not in UTC"},
 		{"no-time", "field", "time", `2026-06-01T12:00:00Z`, `0001-01-01T00:00:00Z`, "no time"},
 		{"index", "field", "log.index", `"index":7`, `"index":-1`, "no index is negative"},

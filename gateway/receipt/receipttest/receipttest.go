@@ -102,7 +102,7 @@ func (s *Site) publish() {
 // Served is what answers on channel chat.
 func (s *Site) Served() receipt.Served {
 	return receipt.Served{
-		Channel: "chat", Release: string(s.Release.ID), Weights: s.Release.Weights.Root, Level: "sealed", Grounds: s.Grounds,
+		Channel: "chat", Release: string(s.Release.ID), Weights: s.Release.Weights.Root, Level: "sealed", Sandbox: "full", Grounds: s.Grounds,
 	}
 }
 
