@@ -126,9 +126,9 @@ cp receipt.json policy.jsonl root.pub elsewhere
 cd elsewhere
 show receipt verify receipt.json --policy policy.jsonl --root root.pub
 printf '\nand with one byte of it changed:\n'
-size=$(wc -c <receipt.json)
-was=$(tail -c +$((size / 2)) receipt.json | head -c 1)
-printf '%s' "$([ "$was" = A ] && echo B || echo A)" | dd of=receipt.json bs=1 seek=$((size / 2 - 1)) conv=notrunc status=none
+middle=$(($(wc -c <receipt.json) / 2))
+was=$(dd if=receipt.json bs=1 skip=$middle count=1 status=none)
+printf '%s' "$([ "$was" = A ] && echo B || echo A)" | dd of=receipt.json bs=1 seek=$middle conv=notrunc status=none
 if show receipt verify receipt.json --policy policy.jsonl --root root.pub; then
   echo "the altered receipt was accepted" >&2
   exit 1
