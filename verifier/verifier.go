@@ -89,6 +89,7 @@ type Options struct {
 	AllowSymlinks  bool     // follow links, if the signer did
 	IncludeGit     bool     // .git, .github, .gitignore and .gitattributes at the top are no exception
 	Signature      string   // path of the signature file, which is not a part of the model
+	PastCache      bool     // read what the device holds, also where the page cache holds it, too
 
 	// Progress, if set, is told of each piece of a file that was read, concurrently.
 	Progress func(bytes int64)
@@ -118,7 +119,7 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 	if t.dir == nil && problems != nil {
 		return Report{}, refuse(t, problems) // a directory's signature: no listed file can be here
 	}
-	c := &checking{tree: t, manifest: m}
+	c := &checking{tree: t, manifest: m, pastCache: o.PastCache}
 	var files []digest.File
 	for _, f := range m.Files() {
 		files = append(files, c.file(f))
@@ -134,10 +135,11 @@ func Verify(ctx context.Context, path string, m *oms.Manifest, o Options) (Repor
 
 // A checking collects what is wrong with the files of one model.
 type checking struct {
-	tree     *tree
-	manifest *oms.Manifest
-	problems []Problem
-	bytes    int64
+	tree      *tree
+	manifest  *oms.Manifest
+	pastCache bool
+	problems  []Problem
+	bytes     int64
 }
 
 func (c *checking) file(listed oms.File) digest.File {
@@ -147,6 +149,9 @@ func (c *checking) file(listed oms.File) digest.File {
 			r, err := f.open()
 			if err != nil {
 				return digest.Input{}, err
+			}
+			if c.pastCache {
+				r.PastCache()
 			}
 			return digest.Input{Source: r, Size: r.Size(), Parts: listed.Parts}, nil
 		},

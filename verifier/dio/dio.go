@@ -4,6 +4,9 @@
 // cache (O_DIRECT), and none is asked for twice. So a model of many gigabytes neither is read a second time nor pushes
 // out what others keep in the cache.
 //
+// Who must know what the device itself holds calls [File.PastCache]: then what lies in the cache is read from the device
+// as well, after the kernel has written back what was changed in the cache.
+//
 // Where direct reads are refused (some file systems have none) the file is read through the cache.
 package dio
 
@@ -32,6 +35,8 @@ type File struct {
 
 	direct  *os.File    // the same file without the cache; nil if that is refused
 	refused atomic.Bool // a direct read was refused although the open was not
+
+	pastCache bool
 }
 
 // New returns a File that reads f, which must stay open as long. The caller closes both.
@@ -72,6 +77,10 @@ func (d *File) Size() int64 { return d.size }
 // Direct reports whether reads go past the page cache.
 func (d *File) Direct() bool { return d.direct != nil && !d.refused.Load() }
 
+// PastCache makes reads from now on leave out what lies in the page cache, where reads can be direct. It must not be
+// called while anything is read.
+func (d *File) PastCache() { d.pastCache = true }
+
 // Close closes what New opened, not the file it was given.
 func (d *File) Close() error {
 	if d.direct == nil {
@@ -82,7 +91,7 @@ func (d *File) Close() error {
 
 // ReadAt implements [io.ReaderAt]. Fewer bytes than asked for come with an error, [io.EOF] at the end of the file.
 func (d *File) ReadAt(p []byte, off int64) (n int, err error) {
-	if d.Direct() && aligned(p, off) && !d.cached(off, int64(len(p))) {
+	if d.Direct() && aligned(p, off) && (d.pastCache || !d.cached(off, int64(len(p)))) {
 		n, err = d.readDirect(p, off)
 		if n == len(p) || err != nil {
 			return n, err

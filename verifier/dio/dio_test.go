@@ -3,10 +3,12 @@ package dio_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -130,6 +132,55 @@ func TestCacheIsLeftAlone(t *testing.T) {
 	}
 	if got := resident(t, f); got != half || half < size/2 {
 		t.Errorf("%d bytes are in the page cache after reading, %d before", got, half)
+	}
+}
+
+// fromDevice returns how many bytes this process has had read from devices.
+func fromDevice(t *testing.T) (n int64) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Skipf("this kernel does not count what is read: %v", err)
+	}
+	_, rest, _ := strings.Cut(string(data), "\nread_bytes: ")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestPastCache: what lies in the cache comes from the device only for who asks for that, changes that were not written
+// back yet among it, and the cache stays as it is.
+func TestPastCache(t *testing.T) {
+	const size = 4 << 20
+	path := filepath.Join(t.TempDir(), "f")
+	content := make([]byte, size)
+	rand.NewChaCha8([32]byte{}).Read(content)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, d := open(t, path)
+	if !d.Direct() {
+		t.Skip("this file system has no direct reads")
+	}
+	buffer := aligned(size)
+	for _, past := range []bool{false, true} {
+		if past {
+			d.PastCache()
+		}
+		before, there := fromDevice(t), resident(t, f)
+		if _, err := d.ReadAt(buffer, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(buffer, content) {
+			t.Errorf("past the cache %v: what was read is not what was written", past)
+		}
+		if read := fromDevice(t) - before; (read >= size) != past {
+			t.Errorf("past the cache %v: %d of %d bytes came from the device", past, read, size)
+		}
+		if got := resident(t, f); got != there {
+			t.Errorf("past the cache %v: %d bytes are in the page cache, %d before", past, got, there)
+		}
 	}
 }
 
