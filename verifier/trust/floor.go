@@ -111,6 +111,11 @@ func (f Floor) Withdraw(c Channel, p *Policy, now time.Time) (Floor, bool) {
 	return f, true
 }
 
+// Withdrew reports whether a release, its weights or one of its adapters was withdrawn from the channel.
+func (f Floor) Withdrew(channel string, r *Release) bool {
+	return slices.ContainsFunc(f.Withdrawn, func(w Withdrawn) bool { return w.takes(channel, r) })
+}
+
 // Covers reports whether f forbids everything that other does: whether replacing other by f goes back nowhere.
 func (f Floor) Covers(other Floor) bool {
 	switch {

@@ -126,3 +126,30 @@ func TestFloorNeverGoesDown(t *testing.T) {
 		t.Errorf("Accept = %+v, want it to cover %+v", after, there)
 	}
 }
+
+// TestFloorWithdrew has a release with an adapter, and one withdrawal per row.
+func TestFloorWithdrew(t *testing.T) {
+	s := newScene(t, nil)
+	id := s.adapted(s.adapter("trainer", "one.gguf"))
+	c := s.decide()
+	if c.Serve != id {
+		t.Fatalf("serves %q, want the release", c.Serve)
+	}
+	adapter := c.Release.Adapters()[0].Root
+	for name, tt := range map[string]struct {
+		withdrawn trust.Withdrawn
+		want      bool
+	}{
+		"the release":                    {trust.Withdrawn{Release: id}, true},
+		"the release here":               {trust.Withdrawn{Channel: "chat", Release: id}, true},
+		"the release on another channel": {trust.Withdrawn{Channel: "embed", Release: id}, false},
+		"its weights":                    {trust.Withdrawn{Weights: c.Release.Weights.Root}, true},
+		"its adapter":                    {trust.Withdrawn{Weights: adapter}, true},
+		"another release":                {trust.Withdrawn{Release: s.policy.Digest()}, false},
+	} {
+		floor := trust.Floor{Withdrawn: []trust.Withdrawn{tt.withdrawn}}
+		if got := floor.Withdrew("chat", c.Release); got != tt.want {
+			t.Errorf("%s: Withdrew = %v, want %v", name, got, tt.want)
+		}
+	}
+}
