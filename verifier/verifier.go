@@ -193,6 +193,12 @@ func (f *treeFile) close() {
 	}
 }
 
+// AdmitOptions are those by which [Admit] looks at the files under path: whoever verifies by them learns what it would say.
+func AdmitOptions(path string) Options {
+	// A directory's signature lies in it by convention; it is read by no runtime, since it is not listed.
+	return Options{AllowSymlinks: true, Signature: filepath.Join(path, "model.sig")}
+}
+
 // Admit is the one way from untrusted bytes to weights in the pool. The files under path must be exactly those of the
 // approved manifest: an unlisted one is refused like a missing or an altered one. A [*Refused] lists what is wrong with
 // the files.
@@ -202,8 +208,7 @@ func Admit(ctx context.Context, pool *seal.Pool, path string, m *oms.Manifest, o
 		return nil, err
 	}
 	defer t.Close()
-	// A directory's signature lies in it by convention; it is read by no runtime, since it is not listed.
-	problems, err := scan(ctx, t, m, Options{AllowSymlinks: true, Signature: filepath.Join(path, "model.sig")})
+	problems, err := scan(ctx, t, m, AdmitOptions(path))
 	if err != nil {
 		return nil, err
 	}

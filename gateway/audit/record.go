@@ -31,13 +31,14 @@ const (
 	KindStop              Kind = "stop"               // a channel serves nothing any more: Why
 	KindIdentity          Kind = "identity"           // an identity came, changed or went: Identity, Why, and the policy in Statement
 	KindRefusedCallers    Kind = "refused-callers"    // calls that were refused: Caller, Count; no Caller: of all others together
+	KindScrub             Kind = "scrub"              // stored weights that Release needs on Channel are bad, or no longer: Why
 	KindReceipt           Kind = "receipt"            // a receipt was given: its digest is Statement
 	KindGap               Kind = "gap"                // Count records are missing here, because they could not be written
 )
 
 var kinds = []Kind{
 	KindStatementAccepted, KindStatementRefused, KindPolicy, KindLoad, KindSwitch, KindRollback, KindWithdrawal,
-	KindStop, KindIdentity, KindRefusedCallers, KindReceipt, KindGap,
+	KindStop, KindIdentity, KindRefusedCallers, KindScrub, KindReceipt, KindGap,
 }
 
 // Kinds returns all kinds.
