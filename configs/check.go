@@ -87,6 +87,7 @@ func (c *Gateway) check() []error {
 			is.bad("lease.then", "%q is not one of deny and warn", l.Then)
 		}
 	}
+	c.Scrub.check(&is)
 	if c.Offline && c.Identity.WorkloadAPI != "" && !strings.HasPrefix(c.Identity.WorkloadAPI, "unix:") {
 		is.bad("identity.workloadAPI", "%q is not on this machine for sure, and offline is true: use unix:///PATH", c.Identity.WorkloadAPI)
 	}

@@ -44,6 +44,9 @@ type Gateway struct {
 	// Audit is where what the gateway does is recorded, and the key that signs this and its receipts. Absent: in the state
 	// directory.
 	Audit Audit `yaml:"audit"`
+	// Scrub says how stored weights are read again, to hear of rot and tampering before they are needed. Absent: each copy
+	// once a day.
+	Scrub Scrub `yaml:"scrub"`
 	// Offline says that nothing is dialed but what is on this machine: a telemetry collector is not, whatever the
 	// environment names.
 	Offline bool `yaml:"offline"`

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weighbridge/weighbridge/configs"
 )
@@ -89,6 +90,14 @@ func TestParse(t *testing.T) {
 		{"lease", "weights:", "lease: {maxStaleness: 30d, then: deny}\nweights:", ""},
 		{"lease without an end", "weights:", "lease: {then: deny}\nweights:", `lease.maxStaleness: "" is not`},
 		{"lease that says nothing", "weights:", "lease: {maxStaleness: 30d}\nweights:", `lease.then: "" is not one of deny and warn`},
+		{"scrub", "weights:", "scrub: {every: 7d, rate: 200MiB}\nweights:", ""},
+		{"scrub off", "weights:", "scrub: {every: off}\nweights:", ""},
+		{"scrub never", "weights:", "scrub: {every: 0}\nweights:", ""},
+		{"scrub at the least", "weights:", "scrub: {every: 10s, rate: 1MiB}\nweights:", ""},
+		{"scrub all the time", "weights:", "scrub: {every: 9s}\nweights:", `scrub.every: "9s" is less than 10s`},
+		{"scrub in words", "weights:", "scrub: {every: often}\nweights:", `scrub.every: "often" is not a duration`},
+		{"scrub backwards", "weights:", "scrub: {every: -1h}\nweights:", "scrub.every"},
+		{"scrub too slow", "weights:", "scrub: {rate: 1MB}\nweights:", "scrub.rate: 1000000 bytes a second is less than 1MiB"},
 		{"offline", "weights:", "offline: true\nweights:", ""},
 		{"offline, with an agent that may be elsewhere", "  development: {trustDomain: dev.example, socket: ./spiffe.sock}",
 			"  workloadAPI: tcp://10.0.0.1:8081\noffline: true", "identity.workloadAPI"},
@@ -115,6 +124,24 @@ func TestParseReportsEverything(t *testing.T) {
 	for _, want := range []string{`unknown key "lisen"`, "trust.root.threshold", "access[0]"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Parse = %v, want an error with %q", err, want)
+		}
+	}
+}
+
+func TestScrub(t *testing.T) {
+	for _, tt := range []struct {
+		scrub configs.Scrub
+		every time.Duration
+		rate  int64
+	}{
+		{configs.Scrub{}, 24 * time.Hour, 64 << 20},
+		{configs.Scrub{Every: "off", Rate: 1 << 20}, 0, 1 << 20},
+		{configs.Scrub{Every: "0"}, 0, 64 << 20},
+		{configs.Scrub{Every: "2d"}, 48 * time.Hour, 64 << 20},
+	} {
+		every, err := tt.scrub.Interval()
+		if rate := tt.scrub.BytesPerSecond(); err != nil || every != tt.every || rate != tt.rate {
+			t.Errorf("%+v: every %s, %v, at %d, want %s at %d", tt.scrub, every, err, rate, tt.every, tt.rate)
 		}
 	}
 }
