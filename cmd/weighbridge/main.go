@@ -12,10 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weighbridge/weighbridge/backends/process"
+	"github.com/weighbridge/weighbridge/gateway/scrub"
 )
 
 func main() {
 	process.Hook() // becomes the sandboxed child, if that is what this process was started for
+	scrub.Hook()   // or the process that reads stored weights
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 

@@ -7,10 +7,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/weighbridge/weighbridge/backends/process"
+	"github.com/weighbridge/weighbridge/gateway/scrub"
 )
 
 func TestMain(m *testing.M) {
 	process.Hook()
+	scrub.Hook()
 	testscript.Main(m, map[string]func(){"weighbridge": main})
 }
 

@@ -169,6 +169,10 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	defer listeners.close()
 	var current atomic.Pointer[configs.Gateway]
 	current.Store(cfg)
+	scrubber, err := newScrubber(cat, &current, trail, tel.Meter("weighbridge/scrub"), log)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	// Runtimes outlive the front door: they stop once its last answer is through.
 	running, stopRunning := context.WithCancel(context.WithoutCancel(ctx))
@@ -178,8 +182,10 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		defer stopRunning()
 		return gw.Serve(ctx, gateway.Listeners{GRPC: listeners.grpc, HTTP: listeners.http})
 	})
+	g.Go(func() error { scrubber.Run(ctx); return nil })
 	if listeners.control != nil {
-		g.Go(func() error { return control.Serve(running, listeners.control, cat, mailbox{cat, state, &current}) })
+		view := operatorsView{cat, scrubber}
+		g.Go(func() error { return control.Serve(running, listeners.control, view, mailbox{cat, state, &current}) })
 	}
 	if listeners.metrics != nil {
 		g.Go(func() error { return serveMetrics(running, listeners.metrics, tel.Handler()) })

@@ -138,7 +138,12 @@ func (g *gatewayProcess) start(args ...string) {
 // await waits for a log line and returns its attributes.
 func (g *gatewayProcess) await(msg string) map[string]any {
 	g.t.Helper()
-	late := time.After(patience)
+	return g.awaitFor(patience, msg)
+}
+
+func (g *gatewayProcess) awaitFor(d time.Duration, msg string) map[string]any {
+	g.t.Helper()
+	late := time.After(d)
 	for {
 		attrs, more := g.log.find(msg)
 		if attrs != nil {
