@@ -127,11 +127,12 @@ func importBundle(ctx context.Context, config, path string, initState bool) (tol
 	if err != nil {
 		return told, err
 	}
+	// What can't be opened now could not be later, when weights were copied; and it is not held for as long as that takes.
 	taker, err := in.policyTaker(policies, initState)
 	if err != nil {
 		return told, err
 	}
-	defer taker.close()
+	taker.close()
 	for _, signature := range need {
 		if err := b.PutWeights(ctx, in.cfg.Weights[0], signature); err != nil {
 			return told, err
@@ -140,6 +141,10 @@ func importBundle(ctx context.Context, config, path string, initState bool) (tol
 	if told.Statements, err = b.PutStatements(in.cfg.Trust.Statements[0]); err != nil {
 		return told, err
 	}
+	if taker, err = in.policyTaker(policies, initState); err != nil {
+		return told, err
+	}
+	defer taker.close()
 	for _, u := range policies {
 		if err := taker.take(ctx, u); err != nil {
 			return told, err
@@ -275,6 +280,7 @@ func (in *site) policyTaker(policies []update, initState bool) (*policyTaker, er
 		if err := store.CreateState(in.cfg.Trust.State); err != nil {
 			return nil, err
 		}
+		in.stateful = true
 	}
 	state, err := store.OpenState(in.cfg.Trust.State)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -282,6 +288,10 @@ func (in *site) policyTaker(policies []update, initState bool) (*policyTaker, er
 	}
 	if err != nil {
 		return nil, err
+	}
+	if floor := state.Floor(); floor.PolicyVersion != in.floor.PolicyVersion || floor.PolicyDigest != in.floor.PolicyDigest {
+		err := fmt.Errorf("%s: another policy was accepted here meanwhile, of version %d", in.cfg.Trust.State, floor.PolicyVersion)
+		return nil, errors.Join(withHint(err, "run the import again"), state.Close())
 	}
 	if p.trail, _, err = openTrail(in.cfg.Audit, initState, slog.New(slog.DiscardHandler)); err != nil {
 		return nil, errors.Join(err, state.Close())

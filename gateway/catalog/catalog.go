@@ -83,7 +83,9 @@ type Catalog struct {
 	recorder recorder                 // of how statements are judged
 	unsaved  bool                     // a withdrawal may be in the floor and yet not be durable
 	noted    map[trust.Withdrawn]bool // withdrawals that are recorded
-	active   sync.WaitGroup
+
+	cooling chan struct{} // held by who has warm releases go
+	active  sync.WaitGroup
 }
 
 // New returns a catalog that serves nothing until Run.
@@ -104,7 +106,7 @@ func New(cfg Config) (*Catalog, error) {
 	}
 	c := &Catalog{
 		cfg: cfg, metrics: m, updates: make(chan Inputs), told: map[string]string{}, kept: map[[sha256.Size]byte]bool{},
-		last: map[string]trust.Channel{}, noted: map[trust.Withdrawn]bool{},
+		last: map[string]trust.Channel{}, noted: map[trust.Withdrawn]bool{}, cooling: make(chan struct{}, 1),
 	}
 	c.recorder = newRecorder(cfg.Trail, func(err error) { cfg.Log.Warn("audit log has not all statements yet", "err", err) })
 	c.channels.Store(&map[string]*channel{})
@@ -217,10 +219,13 @@ func (c *Catalog) Acquire(ctx context.Context, name string) (*Serving, error) {
 			}
 			continue
 		}
+		// What was retired or replaced since it was looked for, and perhaps kept warm, gets no new request.
 		if r.acquire() {
-			return &Serving{channel: name, running: r}, nil
+			if ch.current.Load() == r {
+				return &Serving{channel: name, running: r}, nil
+			}
+			r.done()
 		}
-		// r was retired between the load and the acquire, so its successor is published already.
 	}
 }
 

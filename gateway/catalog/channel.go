@@ -56,18 +56,21 @@ type channel struct {
 	progress atomic.Pointer[progress] // of what is being brought up; nil: nothing
 	decided  atomic.Pointer[target]   // the newest word; nil: none yet
 
-	mu       sync.Mutex
-	state    State // of what does not serve yet; a current release is ready
-	since    time.Time
-	err      string
-	draining int
+	mu      sync.Mutex
+	state   State // of what does not serve yet; a current release is ready
+	since   time.Time
+	err     string
+	leaving map[*running]context.CancelFunc // what finishes its last requests, and what interrupts them
 
 	// Owned by run.
 	wanted target
 	retry  *time.Timer
 	wait   time.Duration // before the next retry; 0: nothing failed
+	check  *time.Ticker
 
-	gapFor statement.ID // what a gap was made for last
+	warmSince time.Time
+	gapFor    statement.ID // what a gap was made for last
+	gone      *running     // what stopped to make room, and has not been replaced; it is only a description by now
 
 	failed   *running // the last whose runtime failed for good
 	failures int      // of runtimes, each soon after the one before
@@ -76,7 +79,7 @@ type channel struct {
 }
 
 func newChannel(c *Catalog, name string, stop context.CancelFunc) *channel {
-	ch := &channel{name: name, c: c, stop: stop, mail: make(chan target, 1), retry: time.NewTimer(time.Hour)}
+	ch := &channel{name: name, c: c, stop: stop, mail: make(chan target, 1), retry: time.NewTimer(time.Hour), check: time.NewTicker(checkEvery), leaving: map[*running]context.CancelFunc{}}
 	ch.retry.Stop()
 	ch.set(StateNone, "starting")
 	return ch
@@ -98,6 +101,7 @@ func (ch *channel) hear(t target) {
 		ch.wait, ch.gapFor = 0, "" // another release: what failed before says nothing about it
 	}
 	ch.wanted = t
+	ch.interrupt(t.decision)
 	r := ch.current.Load()
 	if r == nil || t.decision.Allows(r.release) && r.suits(t.decision) {
 		return
@@ -117,8 +121,7 @@ func (ch *channel) run(ctx context.Context) {
 	defer ch.retired.Wait()
 	defer ch.replace(nil, 0)
 	defer func() { ch.retire(ch.warm.Swap(nil), 0) }()
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
+	defer ch.check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,7 +132,7 @@ func (ch *channel) run(ctx context.Context) {
 				continue // the retry timer runs
 			}
 		case <-ch.retry.C:
-		case <-check.C:
+		case <-ch.check.C:
 			ch.coolOnceDue()
 			if r := ch.current.Load(); ch.wait != 0 || r == nil || r.backend.Status().State != backends.Failed {
 				continue
@@ -142,9 +145,10 @@ func (ch *channel) run(ctx context.Context) {
 // reconcile makes what serves the same as what is wanted, or says why it is not.
 func (ch *channel) reconcile(ctx context.Context) {
 	err := ch.step(ctx)
-	for errors.Is(err, errSuperseded) {
+	for errors.Is(err, errSuperseded) && ctx.Err() == nil {
 		err = ch.step(ctx)
 	}
+	ch.endGap()
 	switch {
 	case err == nil:
 		ch.wait = 0
@@ -181,7 +185,11 @@ func (ch *channel) step(ctx context.Context) error {
 		}
 		return nil // checkEvery asks again
 	default:
-		return ch.commit(ctx, r)
+		err := ch.commit(ctx, r)
+		if err == nil && ch.current.Load() != r {
+			return errSuperseded // it was stopped meanwhile, and would be allowed again by now
+		}
+		return err
 	}
 }
 
@@ -230,8 +238,16 @@ func (ch *channel) load(ctx context.Context) error {
 		ch.set(StateLoading, "")
 	}
 	err := ch.bringUp(ctx)
-	if errors.Is(err, seal.ErrTooLarge) {
-		return ch.swapInGap(ctx, err)
+	switch w := ch.warm.Load(); {
+	case errors.Is(err, errStart) && w != nil && ch.warm.CompareAndSwap(w, nil):
+		// A runtime needs memory of its own, which what is kept warm may take.
+		ch.retire(w, drainLimit)
+		err = ch.bringUp(ctx)
+	case errors.Is(err, seal.ErrTooLarge) && ch.current.Load() != nil:
+		err = ch.swapInGap(ctx, err)
+	}
+	if err != nil && !errors.Is(err, errSuperseded) && ch.gone != nil && ctx.Err() == nil {
+		return errors.Join(err, ch.bringBack(ctx))
 	}
 	return err
 }
@@ -239,7 +255,7 @@ func (ch *channel) load(ctx context.Context) error {
 // bringUp is load of what does not run yet.
 func (ch *channel) bringUp(ctx context.Context) error {
 	start := ch.c.cfg.Now()
-	r, err := ch.prepare(ctx, ch.c.start)
+	r, err := ch.prepare(ctx, ch.wanted, ch.c.start)
 	ch.c.metrics.loaded(ctx, ch.name, ch.c.cfg.Now().Sub(start), err)
 	ch.noteLoad(r, err)
 	if err != nil {
@@ -254,12 +270,21 @@ func (ch *channel) bringUp(ctx context.Context) error {
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
 		"weights", r.memory.weights.Root(), "guarded", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
+	return ch.newest(r)
+}
+
+// newest returns errSuperseded if something else than r is wanted by now: r serves until that does.
+func (ch *channel) newest(r *running) error {
+	if ch.wanted.decision.Serve != r.release {
+		return errSuperseded
+	}
 	return nil
 }
 
 // comeBack has what was kept warm serve again.
 func (ch *channel) comeBack(ctx context.Context, w *running) error {
 	if err := ch.commit(ctx, w); err != nil {
+		w.epoch.Store(0)
 		if !ch.warm.CompareAndSwap(nil, w) {
 			ch.retire(w, 0)
 		}
@@ -270,16 +295,15 @@ func (ch *channel) comeBack(ctx context.Context, w *running) error {
 	ch.replace(w, drainLimit)
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", w.release, "epoch", w.epoch.Load(),
 		"weights", w.memory.weights.Root(), "guarded", w.memory.level(), "replaced", old, "warm", true)
-	return nil
+	return ch.newest(w)
 }
 
-// prepare makes what is wanted run, by start; it gives up when another release is wanted meanwhile.
-func (ch *channel) prepare(ctx context.Context, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
-	p := newProgress(ch.name, ch.wanted.decision.Serve)
+// prepare makes a target run, by start; it gives up when another release is wanted meanwhile.
+func (ch *channel) prepare(ctx context.Context, t target, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
+	p := newProgress(ch.name, t.decision.Serve)
 	ch.progress.Store(p)
 	defer ch.progress.Store(nil)
 	var r *running
-	t := ch.wanted
 	err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
 		r, err = start(ctx, p, t)
 		return err
@@ -293,33 +317,9 @@ func (ch *channel) prepare(ctx context.Context, start func(context.Context, *pro
 	return r, nil
 }
 
-// meanwhile does what may take long while the channel goes on to hear what is wanted. Once that is another release, what
-// is done is cancelled, and whatever comes of it is errSuperseded.
-func (ch *channel) meanwhile(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done, release, superseded := make(chan error, 1), ch.wanted.decision.Serve, false
-	go func() { done <- do(ctx) }()
-	for {
-		select {
-		case err := <-done:
-			if superseded {
-				return errSuperseded
-			}
-			return err
-		case next := <-ch.mail:
-			ch.hear(next)
-			if next.decision.Serve != release {
-				superseded = true
-				cancel()
-			}
-		}
-	}
-}
-
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
-	fresh, err := ch.prepare(ctx, func(ctx context.Context, p *progress, t target) (*running, error) {
+	fresh, err := ch.prepare(ctx, ch.wanted, func(ctx context.Context, p *progress, t target) (*running, error) {
 		memory, err := failed.memory.share()
 		if err != nil {
 			return nil, err
@@ -347,55 +347,13 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 	return nil
 }
 
-// commit makes the publication that r serves by durable. Nothing switches before this returns nil. Meanwhile the newest
-// word may have become another: what it does not allow is not committed.
-func (ch *channel) commit(ctx context.Context, r *running) error {
-	for {
-		t := ch.wanted
-		if r.release != t.decision.Serve || !r.suits(t.decision) {
-			return errSuperseded
-		}
-		if r.epoch.Load() == t.decision.Epoch {
-			break
-		}
-		// A disk that does not answer must not keep the channel from hearing that it has to stop.
-		if err := ch.meanwhile(ctx, func(ctx context.Context) error { return ch.accept(ctx, r, t) }); err != nil {
-			return err
-		}
-		r.epoch.Store(t.decision.Epoch)
-		r.publication.Store(&t.decision.Publication)
-	}
-	d := ch.wanted.decision
-	r.fallback.Store(d.Fallback)
-	ch.noteGrounds(r)
-	why := d.Stale
-	if d.Fallback {
-		why = "an older release serves, what is newer no longer counts: " + whyNot(d)
-	}
-	ch.set(StateReady, why)
-	return nil
-}
-
-// accept records that r is about to serve, and then has the floor remember it. A crash between the two leaves a record of
-// what did not happen, and never the reverse.
-func (ch *channel) accept(ctx context.Context, r *running, t target) error {
-	if _, err := ch.c.cfg.Trail.Append(ctx, ch.switching(r, t.decision)); err != nil {
-		return fmt.Errorf("record the switch: %w", err)
-	}
-	if ctx.Err() != nil {
-		ch.noteStop(r, "it did not come to serve: another release is wanted by now")
-		return ctx.Err()
-	}
-	now := ch.c.cfg.Now()
-	return ch.c.cfg.State.Raise(func(f trust.Floor) trust.Floor { return f.Accept(ch.name, t.decision, t.policy, now) })
-}
-
 // replace publishes r (or nothing). What served before stays warm after an orderly switch, one that leaves its requests the
 // time to finish; otherwise it is retired.
 func (ch *channel) replace(r *running, drain time.Duration) {
 	old := ch.current.Swap(r)
 	if r != nil {
 		r.enlarge()
+		ch.gone = nil
 	}
 	switch {
 	case old == nil:

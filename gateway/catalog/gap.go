@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -58,118 +62,171 @@ func (ch *channel) await(ctx context.Context) error {
 	return fmt.Errorf("%w: %s", ErrNotServing, ch.status().Error)
 }
 
+// endGap lets requests go on that waited.
+func (ch *channel) endGap() {
+	if g := ch.gap.Swap(nil); g != nil {
+		close(g.over)
+	}
+}
+
 // swapInGap stops what serves before it brings up what is wanted: tooLarge says that there is no room for both. What is
-// wanted was read and found good before, and if it does not come to serve all the same, what served before comes back.
+// wanted was read and found good before. If it does not come to serve all the same, what served before is to come back.
 func (ch *channel) swapInGap(ctx context.Context, tooLarge error) error {
 	old, t := ch.current.Load(), ch.wanted
-	if old == nil || ch.gapFor == t.decision.Serve {
+	if ch.gapFor == t.decision.Serve || !ch.c.fitsWithout(old, t) {
 		return tooLarge
 	}
 	err := ch.meanwhile(ctx, func(ctx context.Context) error {
-		size, err := ch.c.examine(ctx, t)
-		if err != nil {
+		if err := ch.c.examine(ctx, t); err != nil {
 			return err
 		}
-		if !ch.c.fitsWithout(old, size) {
-			return tooLarge
+		if _, err := store.FindWeights(t.weights, old.memory.weights.Root()); err != nil {
+			return fmt.Errorf("%w, and what serves could not be brought back: %w", tooLarge, err)
 		}
-		_, err = ch.c.cfg.Trail.Append(ctx, audit.Record{
+		_, err := ch.c.cfg.Trail.Append(ctx, audit.Record{
 			Kind: audit.KindStop, Channel: ch.name, Release: old.release,
 			Why: "there is no memory for two releases at once: requests wait until " + string(t.decision.Serve) + " serves",
 		})
 		return err
 	})
-	if err == nil || errors.Is(err, seal.ErrTooLarge) {
-		ch.gapFor = t.decision.Serve // a second gap for the same would go no better
+	if err == nil && ch.current.Load() != old {
+		err = errSuperseded // it was stopped meanwhile
 	}
 	if err != nil {
 		return err
 	}
-	if ch.current.Load() != old {
-		return errSuperseded // it was stopped meanwhile
-	}
-	g := &gap{over: make(chan struct{})}
-	ch.gap.Store(g)
-	defer func() {
-		ch.gap.Store(nil)
-		close(g.over)
-	}()
+	ch.gapFor = t.decision.Serve // a second gap for the same would go no better
+	ch.gap.Store(&gap{over: make(chan struct{})})
+	ch.gone = old
 	ch.current.Store(nil)
 	ch.set(StateLoading, "")
-	err = ch.meanwhile(ctx, func(context.Context) error { old.retire(drainLimit); return nil })
-	if err == nil {
-		err = ch.bringUp(ctx)
+	if err := ch.meanwhile(ctx, func(ctx context.Context) error { ch.leave(ctx, old, drainLimit); return nil }); err != nil {
+		return err
 	}
-	if err != nil && ctx.Err() == nil {
-		return errors.Join(err, ch.bringBack(ctx, old))
-	}
-	return err
+	return ch.bringUp(ctx)
 }
 
-// fitsWithout reports whether so many bytes fit into the memory for weights once a release is gone.
-func (c *Catalog) fitsWithout(old *running, need int64) bool {
+// fitsWithout reports whether a release fits into the memory for weights once another is gone, as far as the sizes of the
+// files tell, which are not read for that.
+func (c *Catalog) fitsWithout(old *running, t target) bool {
+	var need int64
+	for _, m := range manifests(t) {
+		paths, err := store.FindWeights(t.weights, m.Root())
+		if err != nil {
+			return false
+		}
+		for _, f := range m.Files() {
+			info, err := os.Stat(filepath.Join(paths[0], filepath.FromSlash(f.Name)))
+			if err != nil {
+				return false
+			}
+			need += info.Size()
+		}
+	}
 	used := c.cfg.Pool.Usage()
-	return need <= used.Limit-used.InUse+old.memory.size()
+	return need <= used.Limit-used.InUse+c.own(old)
 }
 
-// examine makes sure that there is a good copy of all that a release loads, without room for it, and returns how many bytes
-// that is.
-func (c *Catalog) examine(ctx context.Context, t target) (size int64, err error) {
+// own is how much memory for weights a release holds that no other does.
+func (c *Catalog) own(r *running) (n int64) {
+	others := map[string]bool{}
+	for _, ch := range *c.channels.Load() {
+		for _, other := range ch.holders() {
+			if other == r {
+				continue
+			}
+			for _, w := range other.memory.all() {
+				others[w.Root()] = true
+			}
+		}
+	}
+	for _, w := range r.memory.all() {
+		if w.Level() == seal.Sealed && !others[w.Root()] {
+			n += w.Size()
+		}
+	}
+	return n
+}
+
+// holders are what of the channel holds memory for weights, but for what is being brought up.
+func (ch *channel) holders() []*running {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	all := slices.Collect(maps.Keys(ch.leaving))
+	for _, r := range []*running{ch.current.Load(), ch.warm.Load()} {
+		if r != nil {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// manifests are those of all that a release loads.
+func manifests(t target) []*oms.Manifest {
 	all := []*oms.Manifest{t.decision.Release.Manifest()}
 	for _, a := range t.decision.Release.Adapters() {
 		all = append(all, a.Manifest)
 	}
-	for _, m := range all {
-		n, err := examineOne(ctx, t.weights, m)
-		if err != nil {
-			return 0, err
-		}
-		size += n
-	}
-	return size, nil
+	return all
 }
 
-func examineOne(ctx context.Context, dirs []string, m *oms.Manifest) (size int64, err error) {
+// examine makes sure that there is a good copy of all that a release loads, without room for it.
+func (c *Catalog) examine(ctx context.Context, t target) error {
+	for _, m := range manifests(t) {
+		if err := examineOne(ctx, t.weights, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func examineOne(ctx context.Context, dirs []string, m *oms.Manifest) error {
 	paths, err := store.FindWeights(dirs, m.Root())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var errs []error
 	for _, path := range paths {
-		report, err := verifier.Verify(ctx, path, m, verifier.Options{IgnoreUnsigned: true})
+		_, err := verifier.Verify(ctx, path, m, verifier.Options{IgnoreUnsigned: true})
 		if err == nil {
-			return report.Bytes, nil
+			return nil
 		}
 		errs = append(errs, err)
 	}
-	return 0, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// bringBack has the release serve again that a gap has ended in vain, if it still may.
-func (ch *channel) bringBack(ctx context.Context, old *running) error {
-	t := ch.wanted
-	if !t.decision.Allows(old.release) || !old.suits(t.decision) {
+// bringBack has the release serve again that has made room in vain, if it still may. Until it does, it is tried again with
+// what is wanted.
+func (ch *channel) bringBack(ctx context.Context) error {
+	old, t := ch.gone, ch.wanted
+	if d := t.decision; !d.Allows(old.release) || old.release == d.Frozen || !old.suits(d) {
+		ch.gone = nil
 		return nil
 	}
 	t.decision.Serve, t.decision.Release = old.release, old.description
-	var r *running
-	err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
-		r, err = ch.c.start(ctx, newProgress(ch.name, old.release), t)
-		return err
-	})
-	if errors.Is(err, errSuperseded) && r != nil {
-		r.discard()
-	}
+	r, err := ch.prepare(ctx, t, ch.c.start)
 	if err != nil {
-		return err
+		return fmt.Errorf("bring back %s: %w", old.release, err)
 	}
 	r.epoch.Store(old.epoch.Load())
 	r.publication.Store(old.publication.Load())
 	r.fallback.Store(old.fallback.Load())
-	ch.replace(r, 0)
-	ch.c.cfg.Trail.Note(audit.Record{
-		Kind: audit.KindSwitch, Channel: ch.name, Release: r.release, Statement: *r.publication.Load(), Level: string(r.memory.level()),
-		Why: "brought back, as what is newer did not come to serve",
+	r.grounds.Store(old.grounds.Load())
+	err = ch.meanwhile(ctx, func(ctx context.Context) error {
+		_, err := ch.c.cfg.Trail.Append(ctx, audit.Record{
+			Kind: audit.KindSwitch, Channel: ch.name, Release: r.release, Statement: *r.publication.Load(), Level: string(r.memory.level()),
+			Why: "brought back, as what is newer did not come to serve",
+		})
+		return err
 	})
+	if d := ch.wanted.decision; err == nil && (!d.Allows(r.release) || !r.suits(d)) {
+		err = errSuperseded
+	}
+	if err != nil {
+		r.discard()
+		return fmt.Errorf("bring back %s: %w", old.release, err)
+	}
+	ch.replace(r, 0)
 	return nil
 }

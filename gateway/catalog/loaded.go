@@ -101,7 +101,7 @@ func (c *Catalog) read(ctx context.Context, p *progress, t target) (l loaded, er
 // admit is read of one model. Where memory is short, what is kept warm goes.
 func (c *Catalog) admit(ctx context.Context, p *progress, t target, manifest *oms.Manifest) (*seal.Weights, error) {
 	w, err := c.admitOnce(ctx, p, t, manifest)
-	if errors.Is(err, seal.ErrTooLarge) && c.cool() {
+	if errors.Is(err, seal.ErrTooLarge) && c.cool(ctx) {
 		return c.admitOnce(ctx, p, t, manifest)
 	}
 	return w, err

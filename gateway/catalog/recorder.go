@@ -22,6 +22,10 @@ const (
 	recordsAtOnce = 64
 	// recordAgain is how soon records that could not be written are tried again.
 	recordAgain = 5 * time.Second
+	// maxNobodys is how many refusals of what nobody of the policy signed are recorded in nobodysTime: who can write into
+	// a directory of statements must not fill the log's disk by that. The others follow, if they are there still.
+	maxNobodys  = 100
+	nobodysTime = time.Hour
 )
 
 // A recorder records of each statement once that it was accepted or refused, and again when that changes. What it has
@@ -31,6 +35,9 @@ type recorder struct {
 	trail Trail
 	tells func(error)
 	mail  chan []trust.Reason // the newest only
+
+	nobodys int       // recorded since
+	since   time.Time // the beginning of this nobodysTime
 
 	mu   sync.Mutex
 	last map[signing]map[string]bool // what is recorded: the rules by which it is refused, or "" for accepted
@@ -75,29 +82,44 @@ func (r *recorder) run(ctx context.Context) {
 		case <-again:
 		}
 		again = nil
-		if err := r.record(ctx, judged); err != nil && ctx.Err() == nil {
+		switch later, err := r.record(ctx, judged); {
+		case err != nil && ctx.Err() == nil:
 			r.tells(fmt.Errorf("record statements: %w", err))
 			again = time.After(recordAgain)
+		case later:
+			again = time.After(nobodysTime)
 		}
 	}
 }
 
-// record records what is not yet.
-func (r *recorder) record(ctx context.Context, judged []trust.Reason) error {
-	accepted := map[signing]bool{}
+// record records what is not yet. It reports whether something is left for later.
+func (r *recorder) record(ctx context.Context, judged []trust.Reason) (later bool, err error) {
+	accepted, told := map[signing]bool{}, map[signing]map[string]bool{}
 	for _, j := range judged {
-		if j.Counted {
-			accepted[signingOf(j.Statement, j.Identity, "")] = true
+		s := signingOf(j.Statement, j.Identity, j.Why)
+		if accepted[s] = accepted[s] || j.Counted; told[s] == nil {
+			told[s] = map[string]bool{}
 		}
+	}
+	r.forget(told)
+	if now := time.Now(); now.Sub(r.since) >= nobodysTime {
+		r.since, r.nobodys = now, 0
 	}
 	var all errgroup.Group
 	all.SetLimit(recordsAtOnce)
 	for _, j := range judged {
 		s := signingOf(j.Statement, j.Identity, j.Why)
 		// Who signed twice, and once in vain, has signed.
-		if ctx.Err() != nil || !j.Counted && accepted[s] || r.has(s, j.Rule) {
+		if ctx.Err() != nil || !j.Counted && accepted[s] || told[s][j.Rule] || r.has(s, j.Rule) {
 			continue
 		}
+		if !j.Counted && j.Identity == "" {
+			if later = later || r.nobodys >= maxNobodys; r.nobodys >= maxNobodys {
+				continue
+			}
+			r.nobodys++
+		}
+		told[s][j.Rule] = true
 		rec := audit.Record{Kind: audit.KindStatementAccepted, Statement: j.Statement, Identity: j.Identity}
 		if !j.Counted {
 			rec.Kind, rec.Rule, rec.Why = audit.KindStatementRefused, j.Rule, j.Why
@@ -110,7 +132,18 @@ func (r *recorder) record(ctx context.Context, judged []trust.Reason) error {
 			return err
 		})
 	}
-	return errors.Join(all.Wait(), ctx.Err())
+	return later, errors.Join(all.Wait(), ctx.Err())
+}
+
+// forget lets go what nobody of the policy signed and that is not there any more: others could make it endless.
+func (r *recorder) forget(there map[signing]map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.last {
+		if s.who == "" && there[s] == nil {
+			delete(r.last, s)
+		}
+	}
 }
 
 func (r *recorder) has(s signing, rule string) bool {

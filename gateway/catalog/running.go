@@ -40,6 +40,9 @@ type running struct {
 	idle     chan struct{} // closed when closing and nothing is in flight
 }
 
+// errStart means that a runtime did not start, of which the lack of memory that is nobody's weights is one reason.
+var errStart = errors.New("start runtime")
+
 // start turns a decided release into a running one: find, verify, seal, start, warm up. On an error nothing is left.
 func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, error) {
 	ctx, span := c.cfg.Tracer.Start(ctx, "load "+p.channel)
@@ -70,7 +73,7 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	}
 	begun := c.cfg.Now()
 	if err := backend.Start(ctx, memory.weights, memory.spec(d.Release)); err != nil {
-		return nil, errors.Join(fmt.Errorf("start runtime: %w", err), stopBackend(backend))
+		return nil, errors.Join(fmt.Errorf("%w: %w", errStart, err), stopBackend(backend))
 	}
 	box := backend.Status().Sandbox
 	if !d.AcceptsSandbox(string(box.Level)) {
@@ -161,8 +164,8 @@ func (r *running) requests() int64 {
 	return r.inflight
 }
 
-// retire lets requests finish for as long as drain, then stops the runtime and lets the memory go.
-func (r *running) retire(drain time.Duration) {
+// retire lets requests finish for as long as drain and ctx, then stops the runtime and lets the memory go.
+func (r *running) retire(ctx context.Context, drain time.Duration) {
 	r.mu.Lock()
 	r.closing = true
 	if r.inflight == 0 {
@@ -170,12 +173,12 @@ func (r *running) retire(drain time.Duration) {
 	}
 	r.mu.Unlock()
 	if drain > 0 {
-		late := time.NewTimer(drain)
-		defer late.Stop()
+		ctx, cancel := context.WithTimeout(ctx, drain)
+		defer cancel()
 		select {
 		case <-r.idle:
-		case <-late.C:
-			r.c.cfg.Log.Warn("requests were interrupted at the drain limit", "release", r.release, "requests", r.requests())
+		case <-ctx.Done():
+			r.c.cfg.Log.Warn("requests were interrupted", "release", r.release, "requests", r.requests(), "err", ctx.Err())
 		}
 	}
 	r.discard()

@@ -59,7 +59,7 @@ func (ch *channel) status() Status {
 	r := ch.current.Load()
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load(), Draining: int64(ch.draining)}
+	s := Status{State: ch.state, Since: ch.since, Error: ch.err, Load: ch.progress.Load().load(), Draining: int64(len(ch.leaving))}
 	if g := ch.gap.Load(); g != nil {
 		s.Waiting = g.waiting.Load()
 	}
@@ -70,7 +70,7 @@ func (ch *channel) status() Status {
 		s.Warm = string(w.release)
 	}
 	if r == nil {
-		if ch.draining > 0 && s.State == StateNone {
+		if len(ch.leaving) > 0 && s.State == StateNone {
 			s.State = StateDraining
 		}
 		return s

@@ -1,7 +1,8 @@
 package catalog
 
 import (
-	"slices"
+	"context"
+	"sync"
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
@@ -14,11 +15,12 @@ import (
 
 // keep makes what served before the channel's warm release, or retires it where it can't be kept.
 func (ch *channel) keep(old *running) {
-	if old.backend.Status().State != backends.Ready || old.backend.Status().GaveBack || ch.withdrawn(old) || ch.c.cfg.Pool.Short() {
+	if st := old.backend.Status(); st.State != backends.Ready || st.GaveBack || ch.withdrawn(ch.wanted.decision, old) || ch.c.cfg.Pool.Short() {
 		ch.retire(old, drainLimit)
 		return
 	}
 	old.epoch.Store(0) // whatever it serves next has yet to be recorded
+	ch.warmSince = ch.c.cfg.Now()
 	ch.retire(ch.warm.Swap(old), drainLimit)
 }
 
@@ -34,47 +36,88 @@ func (ch *channel) takeWarm(d trust.Channel) *running {
 	return w
 }
 
-// coolOnceDue lets the warm release go once there is a reason to.
+// coolOnceDue lets the warm release go once there is a reason to. Requests from when it served are one after drainLimit.
 func (ch *channel) coolOnceDue() {
 	w := ch.warm.Load()
-	if w != nil && (w.backend.Status().State == backends.Failed || ch.withdrawn(w) || ch.c.cfg.Pool.Short()) && ch.warm.CompareAndSwap(w, nil) {
-		ch.retire(w, drainLimit)
-	}
-}
-
-// cool lets every channel's warm release go, and returns once their memory is free. It reports whether there was any.
-func (c *Catalog) cool() (any bool) {
-	for _, ch := range *c.channels.Load() {
-		w := ch.warm.Swap(nil)
-		if w == nil {
-			continue
-		}
-		any = true
-		c.cfg.Log.Info("memory is needed: a release is kept warm no more", "channel", ch.name, "release", w.release)
-		w.retire(drainLimit)
-	}
-	return any
-}
-
-// withdrawn reports whether the floor knows that a release may not be served on this channel again.
-func (ch *channel) withdrawn(r *running) bool {
-	return slices.ContainsFunc(ch.c.cfg.State.Floor().Withdrawn, func(w trust.Withdrawn) bool {
-		return w.Channel == ch.name && (w.Release == r.release || w.Weights != "" && w.Weights == r.memory.weights.Root())
-	})
-}
-
-// retire ends a release in its own time: its requests may finish for as long as drain. Nil is none.
-func (ch *channel) retire(old *running, drain time.Duration) {
-	if old == nil {
+	if w == nil {
 		return
 	}
+	late := w.requests() > 0 && ch.c.cfg.Now().Sub(ch.warmSince) >= drainLimit
+	if (late || w.backend.Status().State == backends.Failed || ch.c.cfg.Pool.Short()) && ch.warm.CompareAndSwap(w, nil) {
+		ch.retire(w, 0)
+	}
+}
+
+// interrupt ends at once what a decision says was withdrawn, whether it is kept warm or finishes its last requests: there is
+// no draining for what is no longer approved. What drains to make room serves still, and has to be allowed like that.
+func (ch *channel) interrupt(d trust.Channel) {
+	if w := ch.warm.Load(); w != nil && ch.withdrawn(d, w) && ch.warm.CompareAndSwap(w, nil) {
+		ch.retire(w, 0)
+	}
 	ch.mu.Lock()
-	ch.draining++
-	ch.mu.Unlock()
+	defer ch.mu.Unlock()
+	for r, end := range ch.leaving {
+		if ch.withdrawn(d, r) || r == ch.gone && !d.Allows(r.release) {
+			end()
+		}
+	}
+}
+
+// withdrawn reports whether a release may not be served on this channel again.
+func (ch *channel) withdrawn(d trust.Channel, r *running) bool {
+	return d.Withdrew(ch.name, r.description) || ch.c.cfg.State.Floor().Withdrew(ch.name, r.description)
+}
+
+// retire ends a release in its own time: its requests may finish for as long as drain. Nil is none. The channel that it
+// returns is closed when its memory is free.
+func (ch *channel) retire(old *running, drain time.Duration) <-chan struct{} {
+	gone := make(chan struct{})
+	if old == nil {
+		close(gone)
+		return gone
+	}
 	ch.retired.Go(func() {
-		old.retire(drain)
-		ch.mu.Lock()
-		ch.draining--
-		ch.mu.Unlock()
+		defer close(gone)
+		ch.leave(context.Background(), old, drain)
 	})
+	return gone
+}
+
+// leave is retire by whoever waits for it anyway. When ctx ends its requests are interrupted.
+func (ch *channel) leave(ctx context.Context, old *running, drain time.Duration) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	ch.mu.Lock()
+	ch.leaving[old] = end
+	ch.mu.Unlock()
+	old.retire(ctx, drain)
+	ch.mu.Lock()
+	delete(ch.leaving, old)
+	ch.mu.Unlock()
+}
+
+// cool lets every channel's warm release go, and returns once their memory is free. It reports whether there was any, by its
+// own doing or another's.
+func (c *Catalog) cool(ctx context.Context) (freed bool) {
+	select {
+	case c.cooling <- struct{}{}:
+	default:
+		freed = true // after another that does the same
+		select {
+		case c.cooling <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	defer func() { <-c.cooling }()
+	var all sync.WaitGroup
+	for _, ch := range *c.channels.Load() {
+		if w := ch.warm.Swap(nil); w != nil {
+			freed = true
+			c.cfg.Log.Info("memory is needed: a release is kept warm no more", "channel", ch.name, "release", w.release)
+			all.Go(func() { ch.leave(ctx, w, drainLimit) })
+		}
+	}
+	all.Wait()
+	return freed
 }

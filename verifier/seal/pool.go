@@ -208,8 +208,19 @@ func (p *Pool) reserve(n int64) error {
 // headroom is what the machine should have free beyond what is in use, so that nothing has to make room in a hurry.
 const headroom = 256 << 20 // bytes
 
-// Short reports whether the machine has so little memory left that what is only kept in case it is needed should go.
-func (p *Pool) Short() bool { return p.short(headroom) }
+// Short reports whether the machine has so little memory left that what is only kept in case it is needed should go. What
+// nobody holds goes first, for that.
+func (p *Pool) Short() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.short(headroom) {
+		h := p.idle()
+		if h == nil || p.evict(h) != nil {
+			return true
+		}
+	}
+	return false
+}
 
 // short reports whether the machine itself has no n bytes.
 func (p *Pool) short(n int64) bool {

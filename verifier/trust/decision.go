@@ -34,7 +34,7 @@ type Channel struct {
 	Withdrawn []Withdrawn
 
 	// Standing are the releases of older publications that count still. One that serves may go on until Serve has
-	// replaced it; none of them may be brought up.
+	// replaced it; none of them may be brought up, but for one that stopped to make room for Serve and comes back.
 	Standing []statement.ID
 
 	Missing []Missing // what stands between the newest publication and being served, or what mode warn let pass

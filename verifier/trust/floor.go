@@ -112,8 +112,13 @@ func (f Floor) Withdraw(c Channel, p *Policy, now time.Time) (Floor, bool) {
 }
 
 // Withdrew reports whether a release, its weights or one of its adapters was withdrawn from the channel.
-func (f Floor) Withdrew(channel string, r *Release) bool {
-	return slices.ContainsFunc(f.Withdrawn, func(w Withdrawn) bool { return w.takes(channel, r) })
+func (f Floor) Withdrew(channel string, r *Release) bool { return withdrew(f.Withdrawn, channel, r) }
+
+// Withdrew is [Floor.Withdrew] by the withdrawals that a decision counted, which a floor may not remember yet.
+func (c Channel) Withdrew(channel string, r *Release) bool { return withdrew(c.Withdrawn, channel, r) }
+
+func withdrew(all []Withdrawn, channel string, r *Release) bool {
+	return slices.ContainsFunc(all, func(w Withdrawn) bool { return w.takes(channel, r) })
 }
 
 // Covers reports whether f forbids everything that other does: whether replacing other by f goes back nowhere.
