@@ -68,19 +68,11 @@ func (ch *channel) withdrawn(d trust.Channel, r *running) bool {
 	return d.Withdrew(ch.name, r.description) || ch.c.cfg.State.Floor().Withdrew(ch.name, r.description)
 }
 
-// retire ends a release in its own time: its requests may finish for as long as drain. Nil is none. The channel that it
-// returns is closed when its memory is free.
-func (ch *channel) retire(old *running, drain time.Duration) <-chan struct{} {
-	gone := make(chan struct{})
-	if old == nil {
-		close(gone)
-		return gone
+// retire ends a release in its own time: its requests may finish for as long as drain. Nil is none.
+func (ch *channel) retire(old *running, drain time.Duration) {
+	if old != nil {
+		ch.retired.Go(func() { ch.leave(context.Background(), old, drain) })
 	}
-	ch.retired.Go(func() {
-		defer close(gone)
-		ch.leave(context.Background(), old, drain)
-	})
-	return gone
 }
 
 // leave is retire by whoever waits for it anyway. When ctx ends its requests are interrupted.
