@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +120,18 @@ func (o *chatOptions) check() error {
 	}
 	if strings.HasPrefix(o.server, "unix:") {
 		return withHint(fmt.Errorf("server %s is a control socket", o.server), "give the HOST:PORT of listen.grpc with --server")
+	}
+	if o.receipt == "" {
+		return nil
+	}
+	// An answer whose receipt can't be kept would be given in vain.
+	if info, err := os.Stat(filepath.Dir(o.receipt)); err != nil {
+		return fmt.Errorf("--receipt: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("--receipt: %s is no directory", filepath.Dir(o.receipt))
+	}
+	if info, err := os.Stat(o.receipt); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("--receipt: %s is there, and is no file", o.receipt)
 	}
 	return nil
 }

@@ -5,15 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
 	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 	"github.com/weighbridge/weighbridge/verifier/store"
 )
+
+// receiptAgain is how soon a receipt that is not recorded yet is asked for again.
+const receiptAgain = time.Second
 
 // An exchange keeps the exact bytes of one call, for its receipt. A nil exchange keeps nothing.
 type exchange struct {
@@ -62,6 +69,21 @@ func (o *chatOptions) keep(ctx context.Context, s streams, e *exchange, call grp
 	return nil
 }
 
+// get asks for a receipt until it is recorded, or ctx ends.
+func (e *exchange) get(ctx context.Context, id string) (got *pb.GetReceiptResponse, err error) {
+	for {
+		got, err = e.client.GetReceipt(ctx, &pb.GetReceiptRequest{Id: id}, grpc.MaxCallRecvMsgSize(receipt.MaxFetched))
+		if status.Code(err) != codes.Unavailable || !strings.Contains(status.Convert(err).Message(), receipt.ErrNotReady.Error()) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(receiptAgain):
+		}
+	}
+}
+
 func (e *exchange) fetch(ctx context.Context, call grpc.ClientStream) ([]byte, error) {
 	header, err := call.Header()
 	if err != nil {
@@ -74,9 +96,9 @@ func (e *exchange) fetch(ctx context.Context, call grpc.ClientStream) ([]byte, e
 	case e.request.full || e.response.full:
 		return nil, fmt.Errorf("question or answer is longer than %d bytes", receipt.MaxContent)
 	}
-	got, err := e.client.GetReceipt(ctx, &pb.GetReceiptRequest{Id: ids[0]}, grpc.MaxCallRecvMsgSize(receipt.MaxFetched))
+	got, err := e.get(ctx, ids[0])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("receipt %s: %s", ids[0], plain(status.Convert(err).Message()))
 	}
 	d, err := receipt.Parse(got.GetReceipt())
 	if err != nil {

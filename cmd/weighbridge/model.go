@@ -168,6 +168,9 @@ It is what a signature of the model, made with the same flags, is over.`,
 	return cmd
 }
 
+// errTooLong means that a file is longer than whatever it should be.
+var errTooLong = errors.New("too long")
+
 // readFlagFile reads a small file that a flag names; it may be a pipe, as in --private-key <(vault …).
 func readFlagFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
@@ -180,7 +183,7 @@ func readFlagFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", path, errTooLong, limit)
 	}
 	return data, nil
 }

@@ -74,9 +74,9 @@ and the answer says which that was. It must still, or already, allow what the re
 }
 
 func (o *receiptFlags) verify(ctx context.Context, s streams, what, file string) (report receipt.Report, policy *trust.Policy, err error) {
-	document, err := readFlagFile(file, receipt.MaxDocument)
+	document, err := readReceiptFile(what, file, receipt.MaxDocument)
 	if err != nil {
-		return report, nil, fmt.Errorf("%s: %w", what, err)
+		return report, nil, err
 	}
 	var in receipt.Inputs
 	for _, content := range []struct {
@@ -86,8 +86,8 @@ func (o *receiptFlags) verify(ctx context.Context, s streams, what, file string)
 		if content.file == "" {
 			continue
 		}
-		if *content.into, err = readFlagFile(content.file, receipt.MaxContent); err != nil {
-			return report, nil, fmt.Errorf("%s: %w", what, err)
+		if *content.into, err = readReceiptFile(what, content.file, receipt.MaxContent); err != nil {
+			return report, nil, err
 		}
 	}
 	if o.trust.policy == "" || len(o.trust.roots) == 0 {
@@ -105,6 +105,18 @@ func (o *receiptFlags) verify(ctx context.Context, s streams, what, file string)
 		return report, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return report, accepted.policy, nil
+}
+
+// readReceiptFile reads what is verified. One that is longer than any is no receipt, or nothing that has one.
+func readReceiptFile(what, file string, limit int64) ([]byte, error) {
+	data, err := readFlagFile(file, limit)
+	switch {
+	case errors.Is(err, errTooLong):
+		return nil, refused(what, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return data, nil
 }
 
 // receiptDocument is the document of receipt verify --json.

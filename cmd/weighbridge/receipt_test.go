@@ -196,8 +196,11 @@ func TestChatWithoutReceipt(t *testing.T) {
 		return command(t, "chat", "chat", "hi", "--server", address, "--receipt", file,
 			"--svid", filepath.Join(own, "svid.pem"), "--svid-key", filepath.Join(own, "key.pem"), "--bundle", filepath.Join(own, "bundle.pem"))
 	}
-	if exit, out, errs := ask(filepath.Join(file, "nowhere")); exit != exitFailed || out != "you said: hi\n" || !strings.Contains(errs, "there is an answer, and no receipt of it") {
+	if exit, out, errs := ask(filepath.Join(file, "nowhere")); exit != exitFailed || out != "" || !strings.Contains(errs, "--receipt: ") {
 		t.Errorf("chat = %d, %q, %q where nothing can be written", exit, out, errs)
+	}
+	if exit, out, errs := ask(t.TempDir()); exit != exitFailed || out != "" || !strings.Contains(errs, "is no file") {
+		t.Errorf("chat = %d, %q, %q over a directory", exit, out, errs)
 	}
 	if err := site.Log.Close(); err != nil {
 		t.Fatal(err)

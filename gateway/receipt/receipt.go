@@ -1,7 +1,7 @@
 // Package receipt gives callers receipts for their calls, and verifies them.
 //
 // The one rule: a receipt is a document in which every byte is bound, by a gateway's signature or by what that covers, so
-// that [Verify] says yes to no other document, request or answer than the one that was given. Verify is a pure function of
+// that [Verify] says yes to no other receipt, request or answer than the one that was given. Verify is a pure function of
 // bytes and needs nobody: not the gateway, not its log, not the network.
 //
 //	draft, err := issuer.Draft(caller) // before the request is read

@@ -243,7 +243,7 @@ func find(set []*statement.Signed, id statement.ID) *statement.Signed {
 // decide is the decision at the time of the call. The floor is the highest that lets the publication be new, and remembers
 // that the channel has served the release, without which nothing goes back to it.
 func decide(policy *trust.Policy, set []*statement.Signed, r trust.Receipt, epoch int64) (trust.Channel, error) {
-	before := trust.ChannelFloor{Epoch: epoch - 1, Served: []statement.ID{r.Release}}
+	before := trust.ChannelFloor{Epoch: epoch - 1, Served: []statement.ID{r.Release}, Counted: acceptedBefore(policy, set, r)}
 	c, known := trust.Decide(policy, set, r.Time, floorOf(r, before)).Channels[r.Channel]
 	if !known {
 		return c, fmt.Errorf("the policy knows no channel %s", r.Channel)
@@ -258,7 +258,7 @@ func decide(policy *trust.Policy, set []*statement.Signed, r trust.Receipt, epoc
 	if c.Serve == "" && r.Fallback {
 		// By the gateway's word a newer release had been withdrawn. Whether an older one may serve then, the policy says.
 		newer := sumOf([]byte("a newer release"))
-		after := floorOf(r, trust.ChannelFloor{Epoch: epoch, Publication: newer, Served: []statement.ID{r.Release, newer}})
+		after := floorOf(r, trust.ChannelFloor{Epoch: epoch, Publication: newer, Served: []statement.ID{r.Release, newer}, Counted: before.Counted})
 		after.Withdrawn = []trust.Withdrawn{{Release: newer}}
 		if instead := trust.Decide(policy, set, r.Time, after).Channels[r.Channel]; instead.Fallback {
 			c = instead
@@ -268,6 +268,29 @@ func decide(policy *trust.Policy, set []*statement.Signed, r trust.Receipt, epoc
 		return c, fmt.Errorf("by this policy %s could not serve the release then: %s", r.Channel, whyNot(c))
 	}
 	return c, nil
+}
+
+// acceptedBefore are the acts that count although their signers have retired since. That they were accepted before is the
+// gateway's word, as the time is; it is taken for the policy under which the receipt was given, and for no other.
+func acceptedBefore(policy *trust.Policy, set []*statement.Signed, r trust.Receipt) (all []trust.Act) {
+	if policy.Digest() != r.Policy {
+		return nil
+	}
+	for name, i := range policy.Document().Identities {
+		if i.State.Retired.IsZero() {
+			continue
+		}
+		for _, s := range set {
+			all = append(all, trust.Act{Statement: s.ID(), Identity: name})
+			if release, err := trust.ParseRelease(s); err == nil { // which brings what else was signed
+				all = append(all, trust.Act{Statement: release.WeightsStatement().ID(), Identity: name})
+				for _, a := range release.Adapters() {
+					all = append(all, trust.Act{Statement: a.Statement.ID(), Identity: name})
+				}
+			}
+		}
+	}
+	return all
 }
 
 func floorOf(r trust.Receipt, c trust.ChannelFloor) trust.Floor {

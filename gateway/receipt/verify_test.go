@@ -28,7 +28,10 @@ const (
 
 // TestVerify breaks one thing of a receipt at a time. Where it says "signed", the gateway itself lies.
 func TestVerify(t *testing.T) {
-	future := time.Date(2090, 1, 1, 0, 0, 0, 0, time.UTC)
+	future, past := time.Date(2090, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	retires := func(d *trust.Document) {
+		d.Identities[trusttest.Bob] = trust.Identity{Keys: d.Identities[trusttest.Bob].Keys, State: trust.State{Retired: past}}
+	}
 	tests := []struct {
 		name   string
 		change func(*forgery)
@@ -48,6 +51,17 @@ func TestVerify(t *testing.T) {
 		{"a policy without the channel", func(f *forgery) {
 			f.in.Policy = f.PolicyWith(func(d *trust.Document) { d.Channels = map[string]trust.ChannelRules{"embed": trusttest.Rules()} })
 		}, "knows no channel chat"},
+		{"an approver who retired before, by the policy of then", func(f *forgery) {
+			f.in.Policy = f.PolicyWith(retires)
+			f.resign(func(r *trust.Receipt) { r.Policy = f.in.Policy.Digest() })
+		}, ""},
+		{"an approver who retired before, by another policy", func(f *forgery) { f.in.Policy = f.PolicyWith(retires) }, "bob is retired since"},
+		{"an approver who was compromised before, by the policy of then", func(f *forgery) {
+			f.in.Policy = f.PolicyWith(func(d *trust.Document) {
+				d.Identities[trusttest.Bob] = trust.Identity{Keys: d.Identities[trusttest.Bob].Keys, State: trust.State{Compromised: past}}
+			})
+			f.resign(func(r *trust.Receipt) { r.Policy = f.in.Policy.Digest() })
+		}, "bob is compromised since"},
 		{"a policy that had ended", func(f *forgery) {
 			f.in.Policy = f.PolicyWith(func(d *trust.Document) { d.Expires = time.Now().Add(-time.Hour).UTC() })
 		}, "policy version 1 expired"},

@@ -21,6 +21,9 @@ import (
 // When it returns nil the file and its name are durable. The order is contents, then name, then directory.
 func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(path)
+	if info, err := os.Lstat(path); err == nil && info.Mode()&(fs.ModeDir|fs.ModeDevice|fs.ModeNamedPipe|fs.ModeSocket) != 0 {
+		return fmt.Errorf("write %s: it is there, and is no file", path) // a device would be replaced by one
+	}
 	// The dot keeps watchers of the directory from reading a half-written file.
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
 	if err != nil {

@@ -373,3 +373,24 @@ func TestStatementsAreReadOnce(t *testing.T) {
 		t.Errorf("read %v of a file that is gone", now)
 	}
 }
+
+// TestWriteFileOver: what is there and is no file is not replaced by one, which would be the end of a device.
+func TestWriteFileOver(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, dir} {
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.WriteFile(path, []byte("x"), 0o600); err == nil {
+			t.Errorf("WriteFile over %s = nil", before.Mode())
+		}
+		if after, err := os.Lstat(path); err != nil || after.Mode() != before.Mode() {
+			t.Errorf("%s is %v (%v) by now", before.Mode(), after, err)
+		}
+	}
+}
