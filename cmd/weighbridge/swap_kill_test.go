@@ -20,7 +20,7 @@ import (
 // TestKilledWhileSwapping kills the gateway at moments all over a swap, and at operations of its log on the disk: no runtime
 // survives it, and the next gateway serves what is decided, with a log that has lost nothing.
 func TestKilledWhileSwapping(t *testing.T) {
-	const moments, apart = 8, 60 * time.Millisecond
+	const moments, apart = 5, 100 * time.Millisecond
 	for n := range moments {
 		t.Run(fmt.Sprint("after ", n*int(apart/time.Millisecond), " ms"), func(t *testing.T) {
 			k := newKilled(t, filepath.Join(t.TempDir(), "audit"))
@@ -29,7 +29,7 @@ func TestKilledWhileSwapping(t *testing.T) {
 			k.check()
 		})
 	}
-	const every = 4
+	const every = 9
 	for n, struck := 1, true; struck && !t.Failed(); n += every {
 		t.Run(fmt.Sprint("in operation ", n, " of the log"), func(t *testing.T) {
 			disk := crashtest.Mount(t)
