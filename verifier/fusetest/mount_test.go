@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,11 +99,11 @@ func watch(t *testing.T) (left func()) {
 		if after := count(t, "/proc/self/fd"); after != descriptors {
 			t.Errorf("%d descriptors are left open", after-descriptors)
 		}
-		for range 1000 { // the last goroutine may still be on its way out
+		for late := time.Now().Add(10 * time.Second); time.Now().Before(late); { // the last may still be on its way out
 			if runtime.NumGoroutine() <= goroutines {
 				return
 			}
-			runtime.Gosched()
+			time.Sleep(time.Millisecond)
 		}
 		t.Errorf("%d goroutines are left", runtime.NumGoroutine()-goroutines)
 	}
