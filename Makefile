@@ -8,11 +8,11 @@ help: ## this list
 demo: build ## a real model behind mTLS, served because its release was signed, approved and published; then a refusal
 	@cmd/demo.sh
 
-test: parts ## all tests, with the real llama-server and the real model_signing tool
-	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) go test -timeout 20m ./...
+test: parts ## all tests, with the real llama-server, Ollama and model_signing tool
+	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) WEIGHBRIDGE_OLLAMA=$$($(PARTS) ollama) go test -timeout 20m ./...
 
 race: parts ## the same with the race detector and shuffled
-	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) go test -race -shuffle=on -timeout 30m ./...
+	WEIGHBRIDGE_LLAMA_SERVER=$$($(PARTS) llama-server) WEIGHBRIDGE_OLLAMA=$$($(PARTS) ollama) go test -race -shuffle=on -timeout 30m ./...
 
 lint: ## gofmt, vet, golangci-lint, buf, generated code, tidy modules, known vulnerabilities
 	@.ci/lint
@@ -21,8 +21,8 @@ build: ## bin/weighbridge, and bin/conformance for the public OMS conformance su
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.revision=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/weighbridge ./cmd/weighbridge
 	CGO_ENABLED=0 go build -trimpath -o bin/conformance ./cmd/conformance
 
-parts: ## fetch and build llama-server and the model_signing tool into the cache
-	@$(PARTS) llama-server >/dev/null && $(PARTS) model-signing >/dev/null
+parts: ## fetch and build llama-server, Ollama and the model_signing tool into the cache
+	@$(PARTS) llama-server >/dev/null && $(PARTS) ollama >/dev/null && $(PARTS) model-signing >/dev/null
 
 gemma: ## fetch the Gemma 3 270M weights into the cache; their terms are shown and accepted
 	@$(PARTS) gemma --accept-terms
