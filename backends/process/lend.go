@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"github.com/go-json-experiment/json"
@@ -37,14 +36,14 @@ func (s sandboxSpec) path(i int) string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), FirstFile+i)
 }
 
-// lend runs the executable as a child of this process, which holds what is lent to it until it is told to close that,
-// and ends when the child does.
+// stay runs the executable as a child of this process, which holds what is lent to it until it is told to close that,
+// connects to it, and ends when the child does.
 //
 // The child may open what this process holds because both are in the same sandbox.
-func lend(spec sandboxSpec, report *os.File, rep sandboxReport) error {
-	inherited := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
+	inherited := []uintptr{0, 1, 2}
 	for i := range spec.Files {
-		inherited = append(inherited, os.NewFile(uintptr(FirstFile+i), "inherited"))
+		inherited = append(inherited, uintptr(FirstFile+i))
 	}
 	for at, arg := range spec.Args {
 		for i := range spec.Lent {
@@ -58,47 +57,65 @@ func lend(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	child, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(spec.executable()), spec.Args, &os.ProcAttr{
-		Env:   []string{},
+	if spec.Lent == 0 { // else the child has to reach it
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			return fmt.Errorf("hide from the runtime: %w", err)
+		}
+	}
+	// Not by package os, which starts a process of its own first, to see what the kernel can: it would be the first one of
+	// the namespace, and end it.
+	child, _, err := syscall.StartProcess(spec.execPath(), spec.Args, &syscall.ProcAttr{
+		Env:   spec.Env,
 		Files: inherited,
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+		// The first process of a namespace knows no parent, for which Go makes it kill itself: which it can't.
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
 		err = fmt.Errorf("execute: %w", err)
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
 	}
-	for _, f := range inherited[3:] { // the child's alone: a key is not for others who may look at this process
-		f.Close()
+	for _, fd := range inherited[3:] { // the child's alone: a key is not for others who may look at this process
+		_ = syscall.Close(int(fd)) // they were inherited open
 	}
-	rep.PID = child.Pid
+	rep.PID = child
 	if err := errors.Join(json.MarshalWrite(report, rep), report.Close()); err != nil {
 		return fmt.Errorf("report sandbox: %w", err)
 	}
+	if spec.Lent > 0 {
+		go func() {
+			until := os.NewFile(uintptr(spec.until()), "until")
+			_, _ = io.Copy(io.Discard, until) // nothing comes but the end
+			for i := range spec.Lent {
+				_ = syscall.Close(FirstFile + spec.Files + i) // they were inherited open
+			}
+		}()
+	}
+	if spec.Network {
+		go serveDials(spec.control())
+	}
+	return waitFor(child, stop)
+}
+
+// waitFor ends this process as the child has ended.
+func waitFor(child int, stop <-chan os.Signal) error {
+	ended := make(chan struct{})
 	go func() {
-		until := os.NewFile(uintptr(spec.until()), "until")
-		_, _ = io.Copy(io.Discard, until) // nothing comes but the end
-		for i := range spec.Lent {
-			_ = syscall.Close(FirstFile + spec.Files + i) // they were inherited open
+		// It is reaped below, so that its number is its own as long as signals are passed on.
+		for unix.Waitid(unix.P_PID, child, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
-	}()
-	ended := make(chan error, 1)
-	var status syscall.WaitStatus
-	go func() {
-		state, err := child.Wait()
-		if err == nil {
-			status = state.Sys().(syscall.WaitStatus)
-		}
-		ended <- err
+		close(ended)
 	}()
 	for {
 		select {
 		case sig := <-stop:
-			_ = child.Signal(sig) // it may have ended; from this thread, since where threads are confined one by one no other may
-		case err := <-ended:
-			switch {
-			case err != nil:
+			// From this thread, since where threads are confined one by one no other may. It may have ended.
+			_ = syscall.Kill(child, sig.(syscall.Signal))
+		case <-ended:
+			var status syscall.WaitStatus
+			if _, err := syscall.Wait4(child, &status, 0, nil); err != nil {
 				return fmt.Errorf("wait for the runtime: %w", err)
-			case status.Signaled():
+			}
+			if status.Signaled() {
 				os.Exit(signalExit + int(status.Signal()))
 			}
 			os.Exit(status.ExitStatus())

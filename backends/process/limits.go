@@ -4,7 +4,8 @@ import "time"
 
 // Bounds on what a child may make this process keep or write.
 const (
-	maxReport = 64 << 10 // bytes of the sandbox's report
+	maxReport    = 64 << 10 // bytes of the sandbox's report
+	maxDialError = 1 << 10  // bytes of the reason why a connection was not made
 
 	maxLine  = 2 << 10 // bytes of one line of output; the rest of it is dropped
 	tailSize = 12      // last lines kept for error messages

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -54,7 +55,8 @@ type Config struct {
 	Self  string       // the executable that calls [Hook]; empty: this one
 	Exec  *os.File     // what is executed, a sealed memory file in practice; statically linked or with system libraries
 	Name  string       // the child's argv[0]
-	Args  []string     // the rest of its arguments; its environment is always empty
+	Args  []string     // the rest of its arguments
+	Env   []string     // its whole environment
 	Files []*os.File   // inherited, from descriptor FirstFile on; all others are closed
 	Dir   string       // its working directory, the only one in which it may make anything, and only sockets
 	Log   *slog.Logger // gets what it writes, line by line, at Debug
@@ -63,6 +65,13 @@ type Config struct {
 	// [Process.TakeBack]. The child opens them by Links, and by arguments that are their Path, counted on from Files; it
 	// keeps open what it opened so. Until then every process of this user may open them too, but write to none.
 	Lent []*os.File
+	// Network is for children that can listen on nothing but TCP: the child may use a network, which is a loopback
+	// interface of its own where the system has that to give, and is reached by [Process.Dial]. Its files in Dir are then
+	// its own too: nothing outside sees or changes them.
+	Network bool
+	// ExecPath names a copy of Exec in Dir, from which the child is started, for one that starts itself again by the path
+	// that it finds. Empty: it has no path.
+	ExecPath string
 	// Links are symbolic links that are made in Dir before the child starts, each to one of Files or Lent by its Path's
 	// index.
 	Links map[string]int
@@ -74,7 +83,8 @@ type Process struct {
 	pid     int // of the runtime itself
 	runtime int // pidfd of the runtime, if that is not our own child; else -1
 	sandbox backends.Sandbox
-	lent    *os.File // closed to take Lent back; nil if nothing was lent
+	lent    *os.File      // closed to take Lent back; nil if nothing was lent
+	control *net.UnixConn // where Dial asks; nil without a network
 	out     *output
 	done    chan struct{}
 	err     error // why it ended; written before done is closed
@@ -102,15 +112,13 @@ func (p *Process) run(c Config, started chan<- error) {
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
 
-	report, err := p.launch(c)
-	if err != nil {
+	rep, err := p.confined(c)
+	p.sandbox, p.pid = rep.level(), rep.PID
+	if p.cmd == nil || p.cmd.Process == nil { // nothing was started
 		started <- err
 		return
 	}
-	rep, err := readReport(report)
-	report.Close()
-	p.sandbox, p.pid = rep.level(), rep.PID
-	if err == nil && p.lent != nil {
+	if err == nil && c.stays() {
 		p.runtime, err = openChildOf(p.cmd.Process.Pid, rep.PID)
 	}
 	if err != nil {
@@ -121,6 +129,51 @@ func (p *Process) run(c Config, started chan<- error) {
 	p.wait()
 	if err != nil {
 		started <- p.withOutput(err)
+	}
+}
+
+// stays reports whether a process stays beside the child.
+func (c Config) stays() bool { return len(c.Lent) > 0 || c.Network }
+
+// confined starts the child in the best namespaces that it can have, and returns when it was confined.
+func (p *Process) confined(c Config) (rep sandboxReport, err error) {
+	var without []string // reasons
+	for _, spaces := range c.attempts() {
+		rep = sandboxReport{}
+		var report *os.File
+		if report, err = p.launch(c, spaces); err == nil {
+			rep, err = readReport(report)
+			report.Close()
+		}
+		if !errors.Is(err, errNoNamespaces) {
+			break
+		}
+		p.forget()
+		without = append(without, strings.TrimPrefix(err.Error(), errNoNamespaces.Error()+": "))
+	}
+	if c.Network && !rep.Namespaces {
+		rep.NoNamespaces = strings.Join(slices.Compact(without), "; ")
+	}
+	return rep, err
+}
+
+// forget ends an attempt that failed, before the next one.
+func (p *Process) forget() {
+	if p.cmd.Process != nil {
+		_ = p.cmd.Process.Kill() // it may have ended
+		_ = p.cmd.Wait()         // says only how
+		p.out.finish()
+		p.out = newOutput(p.out.log)
+	}
+	p.letGo()
+	p.cmd = nil
+}
+
+// letGo closes what this process holds of the child's.
+func (p *Process) letGo() {
+	p.TakeBack()
+	if p.control != nil {
+		p.control.Close()
 	}
 }
 
@@ -146,7 +199,7 @@ func openChildOf(parent, pid int) (int, error) {
 }
 
 // launch forks. It returns the socket on which the child says how it is confined, and which its exec closes.
-func (p *Process) launch(c Config) (_ *os.File, err error) {
+func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 	report, reportW, err := socketPair("report")
 	if err != nil {
 		return nil, err
@@ -160,7 +213,7 @@ func (p *Process) launch(c Config) (_ *os.File, err error) {
 	defer outW.Close()
 	defer func() {
 		if err != nil {
-			p.TakeBack()
+			p.letGo()
 			err = errors.Join(err, report.Close(), outR.Close())
 		}
 	}()
@@ -171,6 +224,7 @@ func (p *Process) launch(c Config) (_ *os.File, err error) {
 	}
 	spec, err := json.Marshal(sandboxSpec{
 		Parent: os.Getpid(), Files: len(c.Files), Lent: len(c.Lent), Dir: c.Dir, Links: c.Links, Args: append([]string{c.Name}, c.Args...),
+		Env: c.Env, Exec: c.ExecPath, Network: c.Network, Namespaces: spaces,
 	})
 	if err != nil {
 		return nil, err
@@ -189,9 +243,21 @@ func (p *Process) launch(c Config) (_ *os.File, err error) {
 		defer until.Close()
 		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, until)
 	}
+	if c.Network {
+		var control *os.File
+		if p.control, control, err = controlSocket(); err != nil {
+			return nil, err
+		}
+		defer control.Close()
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, control)
+	}
 	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	spaces.apply(p.cmd.SysProcAttr)
 	if err := p.cmd.Start(); err != nil {
+		if spaces.refused(err) {
+			err = fmt.Errorf("%w: %w", errNoNamespaces, err)
+		}
 		return nil, err
 	}
 	go p.out.read(outR)
@@ -210,7 +276,10 @@ func readReport(r *os.File) (rep sandboxReport, err error) {
 	if err := json.Unmarshal(data, &rep); err != nil {
 		return rep, fmt.Errorf("the child ended before it was confined: %w", err)
 	}
-	if rep.Error != "" {
+	switch {
+	case rep.NoNamespaces != "":
+		return rep, fmt.Errorf("%w: %s", errNoNamespaces, rep.NoNamespaces)
+	case rep.Error != "":
 		return rep, errors.New(rep.Error)
 	}
 	return rep, nil
@@ -230,7 +299,7 @@ func (p *Process) wait() {
 	if p.runtime >= 0 {
 		killAndWait(p.runtime)
 	}
-	p.TakeBack()
+	p.letGo()
 	p.out.finish()
 }
 

@@ -31,9 +31,17 @@ const patience = 20 * time.Second
 // start starts the stand-in in a private directory, confined, with the given files.
 func start(t *testing.T, log *slog.Logger, files []*os.File, args ...string) *process.Process {
 	t.Helper()
-	executable := copyOfSelf()
-	defer executable.Close()
-	p, err := process.Start(process.Config{Exec: executable, Name: standin, Args: args, Files: files, Dir: t.TempDir(), Log: log})
+	return startConfig(t, process.Config{Args: args, Files: files, Log: log})
+}
+
+func startConfig(t *testing.T, c process.Config) *process.Process {
+	t.Helper()
+	c.Exec, c.Name, c.Dir = copyOfSelf(), standin, t.TempDir()
+	defer c.Exec.Close()
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	p, err := process.Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,18 +53,31 @@ func start(t *testing.T, log *slog.Logger, files []*os.File, args ...string) *pr
 	return p
 }
 
+// TestSandbox has a stand-in try what no runtime may do, without a network and with one.
 func TestSandbox(t *testing.T) {
+	for name, network := range map[string]bool{"without a network": false, "with a network": true} {
+		t.Run(name, func(t *testing.T) { testSandbox(t, network) })
+	}
+}
+
+func testSandbox(t *testing.T, network bool) {
 	outside := t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(outside, "service.sock")
-	for _, address := range []string{socket, "@service.sock"} {
-		l, err := net.Listen("unix", address)
+	var port string
+	for _, address := range []string{socket, "@service.sock", "127.0.0.1:0"} {
+		kind := "unix"
+		if strings.Contains(address, ":") {
+			kind = "tcp"
+		}
+		l, err := net.Listen(kind, address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		_, port, _ = strings.Cut(l.Addr().String(), ":")
 	}
 	// Things a careless parent leaves lying about.
 	var limit unix.Rlimit
@@ -78,15 +99,19 @@ func TestSandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, slog.New(slog.DiscardHandler), []*os.File{w}, "probe", outside, socket)
+	p := startConfig(t, process.Config{Files: []*os.File{w}, Args: []string{"probe", outside, socket, port}, Network: network})
 	w.Close()
 	var got probed
 	if err := json.UnmarshalRead(r, &got); err != nil {
 		t.Fatalf("probe did not report: %v, %v", err, p.ErrWithOutput())
 	}
 
-	allowed := []string{"listen inside", "write to /dev/null", "read system libraries", "reopen an inherited file"}
+	allowed := []string{"write to /dev/null", "read system libraries", "reopen an inherited file", "listen inside"}
 	kernelMay := []string{"signal the parent", "truncate a file outside"} // refused where the level is full
+	if network {
+		allowed = append(allowed[:3], "listen tcp", "signal the parent") // it has none, and signals its own group
+		kernelMay = append(kernelMay, "connect a port of this machine")
+	}
 	for what, failure := range got.Did {
 		want := slices.Contains(allowed, what)
 		if (failure == "") != want && (p.Sandbox().Level == backends.SandboxFull || !slices.Contains(kernelMay, what)) {
@@ -126,6 +151,14 @@ func TestSandboxLevel(t *testing.T) {
 		got := process.Level(tt.landlock, tt.seccomp)
 		if got.Level != tt.want || !strings.Contains(strings.Join(got.Missing, "; "), tt.missing) {
 			t.Errorf("Level(%d, %v) = %v, want %v with %q", tt.landlock, tt.seccomp, got, tt.want, tt.missing)
+		}
+	}
+	if got := process.NetworkLevel(false, ""); got.Level != backends.SandboxFull {
+		t.Errorf("with namespaces of its own the level is %v, want full", got)
+	}
+	for _, got := range []backends.Sandbox{process.NetworkLevel(true, ""), process.NetworkLevel(false, "not allowed")} {
+		if got.Level != backends.SandboxPartial || !strings.Contains(strings.Join(got.Missing, "; "), "its user's") {
+			t.Errorf("level is %v, want partial and what its user may do", got)
 		}
 	}
 }

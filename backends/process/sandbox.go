@@ -37,12 +37,18 @@ type sandboxSpec struct {
 
 	Lent  int            `json:"lent,omitzero"` // how many descriptors behind those are lent
 	Links map[string]int `json:"links,omitzero"`
+
+	Env        []string   `json:"env,omitzero"`
+	Exec       string     `json:"exec,omitzero"`    // the name in Dir of the copy that is executed
+	Network    bool       `json:"network,omitzero"` // the runtime may use a network
+	Namespaces namespaces `json:"namespaces,omitzero"`
 }
 
 // Descriptors behind those of the files.
 func (s sandboxSpec) executable() int { return FirstFile + s.Files + s.Lent }
 func (s sandboxSpec) report() int     { return s.executable() + 1 }
-func (s sandboxSpec) until() int      { return s.executable() + 2 } // only where files are lent; it ends with the loan
+func (s sandboxSpec) until() int      { return s.executable() + 2 }                  // only where files are lent; it ends with the loan
+func (s sandboxSpec) control() int    { return s.executable() + 2 + min(s.Lent, 1) } // only where there is a network
 
 // A sandboxReport is what the child says before its last exec.
 type sandboxReport struct {
@@ -51,7 +57,12 @@ type sandboxReport struct {
 	Seccomp  bool `json:"seccomp"`
 	// NoSeccomp says why there is no filter.
 	NoSeccomp string `json:"noSeccomp,omitzero"`
-	Error     string `json:"error,omitzero"`
+	// Namespaces says that its network, files and processes are its own; where it should have some, NoNamespaces says why
+	// it has none.
+	Namespaces    bool   `json:"namespaces,omitzero"`
+	UserNamespace bool   `json:"userNamespace,omitzero"` // whose owner may do everything to the processes in it
+	NoNamespaces  string `json:"noNamespaces,omitzero"`
+	Error         string `json:"error,omitzero"`
 }
 
 // level names what a kernel that lacks something leaves open. Sockets are confined twice, by seccomp and by Landlock,
@@ -70,9 +81,10 @@ func (r sandboxReport) level() backends.Sandbox {
 	lacks(!r.Seccomp && r.Landlock < 4, "no seccomp filter: it can use the network")
 	lacks(!r.Seccomp && r.Landlock >= 4 && r.Landlock < 10, "no seccomp filter: it can send datagrams and reach local sockets")
 	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
-	if r.NoSeccomp != "" {
-		missing = append(missing, r.NoSeccomp)
-	}
+	lacks(r.NoSeccomp != "", r.NoSeccomp)
+	lacks(r.NoNamespaces != "", "no namespaces of its own ("+r.NoNamespaces+"): it can use the network; others on this machine can "+
+		"talk to it and answer in its place, and its user's processes replace its files; what it starts may outlive a gateway that is killed")
+	lacks(r.UserNamespace, "in a user namespace: its user's other processes can look into its memory and change it")
 	switch {
 	case len(missing) == 0:
 		return backends.Sandbox{Level: backends.SandboxFull}
@@ -117,11 +129,13 @@ func runSandboxed(args []string) error {
 	}
 	executable, report := spec.executable(), os.NewFile(uintptr(spec.report()), "report")
 	rep, err := confine(spec, executable)
-	if err == nil && spec.Lent > 0 {
-		return lend(spec, report, rep)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoNamespaces):
+		return errors.Join(err, json.MarshalWrite(report, sandboxReport{NoNamespaces: strings.TrimPrefix(err.Error(), errNoNamespaces.Error()+": ")}))
+	case err != nil:
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
+	case spec.Lent > 0 || spec.Network:
+		return stay(spec, report, rep)
 	}
 	if err := json.MarshalWrite(report, rep); err != nil {
 		return fmt.Errorf("report sandbox: %w", err)
@@ -130,7 +144,7 @@ func runSandboxed(args []string) error {
 	if err := unix.CloseRange(uint(executable), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
-	return fmt.Errorf("execute: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", executable), spec.Args, nil))
+	return fmt.Errorf("execute: %w", syscall.Exec(spec.execPath(), spec.Args, spec.Env))
 }
 
 // confine takes away, in this order, everything that the runtime does not need.
@@ -139,11 +153,10 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	if err := dieWithParent(spec.Parent); err != nil {
 		return rep, err
 	}
-	for name, i := range spec.Links {
-		if err := spec.link(name, i); err != nil {
-			return rep, err
-		}
+	if err := spec.fillDir(); err != nil {
+		return rep, err
 	}
+	rep.Namespaces, rep.UserNamespace = spec.Namespaces != sharedNamespaces, spec.Namespaces == ownUserNamespaces
 	unix.Umask(0o077)
 	// No dump: a dump would put prompts and keys on disk.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
@@ -159,11 +172,11 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	if err := hideMemory(executable); err != nil {
 		return rep, err
 	}
-	if rep.Landlock, err = restrictFiles(spec.Dir, loader, spec.Files+spec.Lent); err != nil {
+	if rep.Landlock, err = spec.restrictFiles(loader); err != nil {
 		return rep, err
 	}
 	// Best effort: the report says if the kernel has no filter, and why.
-	if err := restrictCalls(); err != nil {
+	if err := restrictCalls(spec.Network); err != nil {
 		rep.NoSeccomp = err.Error()
 	} else {
 		rep.Seccomp = true
@@ -242,16 +255,20 @@ var (
 // restrictFiles applies Landlock with all that this kernel knows of it and returns the ABI. Sealed memory needs no
 // rule: it has no path. A file on disk that is inherited, as measured weights are, may be opened again for reading, by
 // its descriptor's name in /proc: the rule is for the file itself, whatever its own name leads to.
-func restrictFiles(dir, loader string, inherited int) (abi int, err error) {
+func (s sandboxSpec) restrictFiles(loader string) (abi int, err error) {
 	const read = ll.AccessFSReadFile | ll.AccessFSReadDir
+	own := landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, s.Dir)
+	if s.Network { // needs no socket with a path
+		own = landlock.PathAccess(read, s.Dir)
+	}
 	rules := []landlock.Rule{
+		own,
 		landlock.PathAccess(read, libraryDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(read, machineDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile, systemFiles...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, os.DevNull).IgnoreIfMissing(),
-		landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, dir),
 	}
-	for fd := FirstFile; fd < FirstFile+inherited; fd++ {
+	for fd := FirstFile; fd < FirstFile+s.Files+s.Lent; fd++ {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return 0, fmt.Errorf("look at inherited file %d: %w", fd, err)
@@ -263,7 +280,17 @@ func restrictFiles(dir, loader string, inherited int) (abi int, err error) {
 	if loader != "" {
 		rules = append(rules, landlock.PathAccess(ll.AccessFSExecute|ll.AccessFSReadFile, loader))
 	}
-	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
+	if s.Exec != "" {
+		rules = append(rules, landlock.PathAccess(ll.AccessFSExecute|ll.AccessFSReadFile, s.execPath()))
+	}
+	restrict := landlock.V11.BestEffort()
+	if s.Network {
+		// Landlock knows no interfaces: it could only refuse the ports too by which the parts of this runtime meet.
+		err = errors.Join(restrict.RestrictPaths(rules...), restrict.RestrictScoped())
+	} else {
+		err = restrict.Restrict(rules...)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("apply Landlock: %w", err)
 	}
 	if v, err := ll.LandlockGetABIVersion(); err == nil { // else this kernel has none, and Restrict did nothing

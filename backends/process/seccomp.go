@@ -24,12 +24,15 @@ const x32Bit = 0x40000000
 // path: sockets are UNIX streams only, and nothing can be connected. That covers what Landlock does not yet: datagrams,
 // netlink, raw sockets, and the local sockets of other services, such as the SPIFFE Workload API, which would give a
 // runtime the gateway's own identity. io_uring is refused because it makes sockets past any filter.
-func restrictCalls() error {
+//
+// With a network the sockets are TCP only, and may be connected: where to is up to the namespace that they are in. They
+// reach no local socket, whatever its path.
+func restrictCalls(network bool) error {
 	arch, known := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
 	if !known {
 		return errors.New("no filter for this architecture")
 	}
-	filter := program(arch)
+	filter := program(arch, network)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	failed, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
@@ -40,7 +43,7 @@ func restrictCalls() error {
 	return nil
 }
 
-func program(arch uint32) []unix.SockFilter {
+func program(arch uint32, network bool) []unix.SockFilter {
 	load := func(offset uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
 	}
@@ -63,7 +66,9 @@ func program(arch uint32) []unix.SockFilter {
 	add(load(dataNumber))
 	add(when(unix.BPF_JGE, x32Bit, refuse(unix.ENOSYS))...)
 	add(when(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS))...)
-	add(when(unix.BPF_JEQ, unix.SYS_CONNECT, refuse(unix.EACCES))...)
+	if !network {
+		add(when(unix.BPF_JEQ, unix.SYS_CONNECT, refuse(unix.EACCES))...)
+	}
 	// It stays in the group, and under the signal, by which it is ended.
 	add(when(unix.BPF_JEQ, unix.SYS_SETSID, refuse(unix.EPERM))...)
 	add(when(unix.BPF_JEQ, unix.SYS_SETPGID, refuse(unix.EPERM))...)
@@ -76,7 +81,13 @@ func program(arch uint32) []unix.SockFilter {
 	add(signal...)
 	add(unless(unix.SYS_SOCKET, ret(unix.SECCOMP_RET_ALLOW))...)
 	add(load(dataArg0))
-	add(unless(unix.AF_UNIX, refuse(unix.EACCES))...)
+	if network {
+		// IPv6 too, which a runtime may try first.
+		add(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_INET6, Jt: 2, Jf: 0})
+		add(unless(unix.AF_INET, refuse(unix.EACCES))...)
+	} else {
+		add(unless(unix.AF_UNIX, refuse(unix.EACCES))...)
+	}
 	add(load(dataArg1))
 	add(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf}) // the rest are flags
 	add(unless(unix.SOCK_STREAM, refuse(unix.EACCES))...)

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		behave(os.Args[1], os.Args[2:])
 		os.Exit(0)
 	}
+	if err := forbidNamespaces(); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
@@ -37,7 +40,7 @@ func TestMain(m *testing.M) {
 func behave(mode string, args []string) {
 	switch mode {
 	case "probe":
-		json.MarshalWrite(os.NewFile(process.FirstFile, "results"), probe(args[0], args[1]))
+		json.MarshalWrite(os.NewFile(process.FirstFile, "results"), probe(args[0], args[1], args[2]))
 	case "wait": // for its file to be closed
 		io.Copy(io.Discard, os.NewFile(process.FirstFile, "input"))
 	case "breed": // and end before the offspring does
@@ -60,6 +63,8 @@ func behave(mode string, args []string) {
 		}
 		fmt.Println(descriptors())
 		forever()
+	case "serve": // what it has, to who asks, and have another like it do so
+		serve(args)
 	case "shout":
 		fmt.Println(strings.Repeat("x", 3*process.MaxLine))
 		for i := range process.MaxLines + 50 {
@@ -92,7 +97,7 @@ type probed struct {
 }
 
 // probe tries everything that a confined runtime must not be able to do, and a few things that it must.
-func probe(outside, socket string) probed {
+func probe(outside, socket, port string) probed {
 	p := probed{Did: map[string]string{}, Environment: os.Environ(), Descriptors: descriptors()}
 	try := func(what string, err error) {
 		p.Did[what] = ""
@@ -119,6 +124,8 @@ func probe(outside, socket string) probed {
 		address := map[string]string{"tcp": "127.0.0.1:9", "udp": "127.0.0.1:9", "unix": socket, "unixgram": socket}[network]
 		try("connect "+network, func() error { _, err := net.Dial(network, address); return err }())
 	}
+	try("connect a port of this machine", func() error { _, err := net.Dial("tcp", "127.0.0.1:"+port); return err }())
+	try("connect another machine", func() error { _, err := net.Dial("tcp", "192.0.2.1:80"); return err }())
 	try("connect an abstract socket", func() error { _, err := net.Dial("unix", "@"+filepath.Base(socket)); return err }())
 	try("listen tcp", func() error { _, err := net.Listen("tcp", "127.0.0.1:0"); return err }())
 	try("open a raw socket", func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err }())
@@ -135,7 +142,11 @@ func probe(outside, socket string) probed {
 
 	try("listen inside", func() error {
 		l, err := net.Listen("unix", "./inside.sock")
-		return errors.Join(err, func() error { _, err := l.(*net.UnixListener).File(); return err }())
+		if err != nil {
+			return err
+		}
+		_, err = l.(*net.UnixListener).File()
+		return err
 	}())
 	try("write to /dev/null", os.WriteFile(os.DevNull, []byte("x"), 0))
 	try("read system libraries", func() error { _, err := os.ReadDir("/usr/lib"); return err }())
@@ -184,4 +195,40 @@ func copyOfSelf() *os.File {
 		panic(err)
 	}
 	return readOnly
+}
+
+// serve says, to each who connects to a port of its own, what it could do, and what a child of its own, started by the
+// path of its executable, could.
+func serve(args []string) {
+	exe, err := os.Executable()
+	data, readErr := os.ReadFile("names/one")
+	links, listErr := os.ReadDir("names")
+	report := fmt.Sprintf("%s: %s %v, %d links %v, first %v, %v, env %v", args[0], data, errors.Join(err, readErr), len(links), listErr, os.Getpid() == 1,
+		os.Remove("names/one"), os.Environ())
+	if args[0] == "grandchild" {
+		fmt.Println(report)
+		forever()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:"+args[1])
+	if err != nil {
+		panic(err)
+	}
+	offspring := exec.Command(exe, "serve", "grandchild")
+	offspring.Args[0] = standin
+	offspring.Stdout = os.Stdout
+	offspring.Env = []string{}
+	if err := offspring.Start(); err != nil {
+		panic(err)
+	}
+	fmt.Println(report)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			panic(err)
+		}
+		go func() {
+			defer conn.Close()
+			io.Copy(conn, conn)
+		}()
+	}
 }
