@@ -76,7 +76,7 @@ func (d *Descriptor) checkAdapters(bad *problems) {
 
 // CheckAdapter reports why a runtime of a kind can't apply an adapter that is made of these files.
 func CheckAdapter(kind string, files []string) error {
-	if kind == "llamacpp" && len(files) != 1 {
+	if (kind == "llamacpp" || kind == "ollama") && len(files) != 1 {
 		return fmt.Errorf("is %d files; %s takes an adapter that is exactly one GGUF file", len(files), kind)
 	}
 	return nil

@@ -163,7 +163,7 @@ func parseWeights(path, root string, bundle jsontext.Value) (*statement.Signed, 
 }
 
 var (
-	argForm  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	argForm  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 	kindForm = regexp.MustCompile(`^[a-z0-9]+$`)
 )
 

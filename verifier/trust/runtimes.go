@@ -28,6 +28,15 @@ var runtimes = map[string]map[string]argument{
 		"threads-batch": {min: 1, max: 1024},
 		"ubatch-size":   {min: 1, max: 1 << 16},
 	},
+	// Of one request: others wait for it.
+	"ollama": {
+		"main_gpu":   {min: 0, max: 63},
+		"num_batch":  {min: 1, max: 1 << 16},
+		"num_ctx":    {min: 1, max: 1 << 24},
+		"num_gpu":    {min: 0, max: 4096}, // layers on GPUs; absent: as many as fit
+		"num_thread": {min: 1, max: 1024},
+		"use_mmap":   {words: []string{"true", "false"}},
+	},
 }
 
 var cacheTypes = argument{words: []string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}}
@@ -80,6 +89,14 @@ func (d *Descriptor) unenforceable() problems {
 	var bad problems
 	if _, known := runtimes[d.Runtime.Kind]; known {
 		bad = checkArgs(d.Runtime.Kind, d.Runtime.Args)
+		if err := CheckTemplate(d.Runtime.Kind, d.Behaviour.ChatTemplate); err != nil {
+			bad.add("behaviour.chatTemplate", "%v", err)
+		}
+		for i, a := range d.Behaviour.Adapters {
+			if d.Runtime.Kind == "ollama" && a.Scale != 1 {
+				bad.add(adapterPath(i)+".scale", "is %v; ollama applies adapters as they are: 1", a.Scale)
+			}
+		}
 	} else {
 		bad.add("runtime.kind", "this version can't enforce it")
 	}
