@@ -25,7 +25,8 @@ func WriteAdapter(t testing.TB, c tinygguf.Config, sentence string) string {
 func (s Suite) adapter(t *testing.T) {
 	path := WriteAdapter(t, tinygguf.A, tinygguf.Adapted)
 	b, base, lora := s.New(t), Seal(t, WriteModel(t, tinygguf.A)), Seal(t, path)
-	spec := backends.Spec{Args: s.Args, Adapters: []backends.Adapter{{Weights: lora, Scale: 1}}}
+	spec := s.spec()
+	spec.Adapters = []backends.Adapter{{Weights: lora, Scale: 1}}
 	err := b.Start(t.Context(), base, spec)
 	check(t, base.Close())
 	check(t, lora.Close())

@@ -51,6 +51,14 @@ func WriteModel(t testing.TB, c tinygguf.Config) string {
 // made short. It closes the weights when the test ends.
 func Seal(t testing.TB, path string) *seal.Weights {
 	t.Helper()
+	w, err := Admit(t, path, Sign(t, path))
+	check(t, err)
+	return w
+}
+
+// Sign signs the model at path with a new key and returns what was signed.
+func Sign(t testing.TB, path string) *oms.Manifest {
+	t.Helper()
 	listing, err := verifier.Digest(t.Context(), path, verifier.DigestOptions{})
 	check(t, err)
 	payload, err := listing.Payload()
@@ -66,19 +74,38 @@ func Seal(t testing.TB, path string) *seal.Weights {
 	check(t, signed.VerifyKey(key.Public()))
 	manifest, err := oms.ParseManifest(signed)
 	check(t, err)
+	return manifest
+}
+
+// Admit admits the model at path by what was signed. It closes the weights when the test ends.
+func Admit(t testing.TB, path string, manifest *oms.Manifest) (*seal.Weights, error) {
+	t.Helper()
 	pool := seal.NewPool(maxWeights)
 	w, err := verifier.Admit(t.Context(), pool, path, manifest, seal.Options{})
-	check(t, err)
 	check(t, pool.Close()) // nothing stays warm, so that tests see what is left
-	t.Cleanup(func() { w.Close() })
-	return w
+	if err == nil {
+		t.Cleanup(func() { w.Close() })
+	}
+	return w, err
 }
 
 // LlamaServer returns the path of the llama-server that tests run: WEIGHBRIDGE_LLAMA_SERVER, or the one that the
 // module's own script has built.
 func LlamaServer(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv("WEIGHBRIDGE_LLAMA_SERVER"); path != "" {
+	return part(t, "WEIGHBRIDGE_LLAMA_SERVER", "llama-server")
+}
+
+// Ollama returns the path of the Ollama that tests run: WEIGHBRIDGE_OLLAMA, or the one that the module's own script has
+// built.
+func Ollama(t testing.TB) string {
+	t.Helper()
+	return part(t, "WEIGHBRIDGE_OLLAMA", "ollama")
+}
+
+func part(t testing.TB, variable, name string) string {
+	t.Helper()
+	if path := os.Getenv(variable); path != "" {
 		return path
 	}
 	dir, err := os.Getwd()
@@ -88,15 +115,15 @@ func LlamaServer(t testing.TB) string {
 			break
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above the test: set WEIGHBRIDGE_LLAMA_SERVER")
+			t.Fatalf("no go.mod above the test: set %s", variable)
 		}
 		dir = filepath.Dir(dir)
 	}
-	cmd := exec.Command(filepath.Join(dir, ".ci", "parts"), "llama-server")
+	cmd := exec.Command(filepath.Join(dir, ".ci", "parts"), name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("build llama-server: %v", err)
+		t.Fatalf("build %s: %v", name, err)
 	}
 	return strings.TrimSpace(string(out))
 }

@@ -19,7 +19,13 @@ import (
 type Suite struct {
 	New  func(t *testing.T) backends.Backend // makes one that is not started; called for each test
 	Args map[string]string                   // the runtime.args all are started with: one thread, one request at a time
+
+	// Templates in the language of this kind's releases: one that all are started with, empty where the model's own is
+	// used, and one that shows the messages and then a hundred times x.
+	ChatTemplate, PaddedTemplate string
 }
+
+func (s Suite) spec() backends.Spec { return backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate} }
 
 // endless never stops by itself: the context is so long that no test sees its end.
 var endless = tinygguf.Config{Sentence: "on and on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate, Context: 1 << 16}
@@ -48,7 +54,7 @@ func (s Suite) start(t *testing.T, c tinygguf.Config) backends.Backend {
 	t.Helper()
 	b := s.New(t)
 	w := Seal(t, WriteModel(t, c))
-	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args}))
+	check(t, b.Start(t.Context(), w, s.spec()))
 	// The backend has descriptors of its own; whatever happens from here on, it needs nothing of the caller's.
 	check(t, w.Close())
 	s.checkReady(t, b, 0)
@@ -188,7 +194,7 @@ func (s Suite) chatTemplate(t *testing.T) {
 	bare.ChatTemplate = ""
 	b := s.New(t)
 	w := Seal(t, WriteModel(t, bare))
-	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 100 }}"}))
+	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: s.PaddedTemplate}))
 	w.Close()
 	defer stop(t, b)
 	last := checkAnswer(t, b, Question("hello"), bare.Sentence)
@@ -263,7 +269,7 @@ func (s Suite) fileOnDisk(t *testing.T) {
 	path := WriteModel(t, tinygguf.A)
 	b, w := s.New(t), Seal(t, path)
 	overwrite(t, path, tinygguf.B)
-	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args}))
+	check(t, b.Start(t.Context(), w, s.spec()))
 	defer stop(t, b)
 	defer w.Close()
 	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
@@ -282,7 +288,7 @@ func overwrite(t *testing.T, path string, c tinygguf.Config) {
 
 func (s Suite) startRefuses(t *testing.T) {
 	w := Seal(t, WriteModel(t, tinygguf.A))
-	valid := backends.Spec{Args: s.Args}
+	valid := s.spec()
 	tests := []struct {
 		name    string
 		weights *seal.Weights
@@ -291,8 +297,8 @@ func (s Suite) startRefuses(t *testing.T) {
 	}{
 		{"no weights", nil, valid, "not sealed"},
 		{"zero weights", &seal.Weights{}, valid, "not sealed"},
-		{"an argument that is not allowed", w, backends.Spec{Args: map[string]string{"model": "/etc/passwd"}}, `model: is not allowed`},
-		{"another build", w, backends.Spec{Args: s.Args, Build: "sha256:" + strings.Repeat("0", 64)}, "digest"},
+		{"an argument that is not allowed", w, backends.Spec{Args: map[string]string{"model": "/etc/passwd"}, ChatTemplate: s.ChatTemplate}, `model: is not allowed`},
+		{"another build", w, backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate, Build: "sha256:" + strings.Repeat("0", 64)}, "digest"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -322,7 +328,7 @@ func (s Suite) startGivenUp(t *testing.T) {
 	defer w.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Start(ctx, w, backends.Spec{Args: s.Args}); !errors.Is(err, context.Canceled) {
+	if err := b.Start(ctx, w, s.spec()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Start() = %v, want %v", err, context.Canceled)
 	}
 	check(t, w.Close())
@@ -341,7 +347,7 @@ func (s Suite) states(t *testing.T) {
 
 	b := s.start(t, tinygguf.A)
 	w := Seal(t, WriteModel(t, tinygguf.B))
-	if err := b.Start(t.Context(), w, backends.Spec{Args: s.Args}); !errors.Is(err, backends.ErrStarted) {
+	if err := b.Start(t.Context(), w, s.spec()); !errors.Is(err, backends.ErrStarted) {
 		t.Errorf("second Start() = %v, want ErrStarted", err)
 	}
 	check(t, w.Close())
@@ -355,7 +361,7 @@ func (s Suite) states(t *testing.T) {
 	// The build that served may be pinned.
 	pinned := s.New(t)
 	w = Seal(t, WriteModel(t, tinygguf.A))
-	check(t, pinned.Start(t.Context(), w, backends.Spec{Args: s.Args, Build: b.Status().Build}))
+	check(t, pinned.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate, Build: b.Status().Build}))
 	check(t, w.Close())
 	stop(t, pinned)
 }

@@ -48,6 +48,8 @@ func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
 		New:  func(t *testing.T) backends.Backend { return newServer(t, backendtest.LlamaServer(t), t.TempDir()) },
 		Args: oneThread.Args,
+
+		PaddedTemplate: "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 100 }}",
 	})
 }
 

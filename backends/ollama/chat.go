@@ -1,0 +1,207 @@
+package ollama
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/ollama/ollama/api"
+
+	"github.com/weighbridge/weighbridge/backends"
+)
+
+// errNotReached means that the runtime could not see the request, so that sending it elsewhere repeats nothing.
+var errNotReached = errors.New("runtime was not reached")
+
+// randomSeed is the seed by which llama.cpp understands "choose one".
+const randomSeed = ^uint32(0)
+
+// chatRequest is everything that Ollama is ever asked for a caller. Options that would load the model in another way can't
+// be written here, nor can a template, a format or another model.
+func chatRequest(req backends.ChatRequest) *api.ChatRequest {
+	off, options := false, map[string]any{"num_predict": -1}
+	if req.MaxTokens > 0 {
+		options["num_predict"] = req.MaxTokens
+	}
+	if req.Temperature != nil {
+		options["temperature"] = *req.Temperature
+	}
+	if req.TopP != nil {
+		options["top_p"] = *req.TopP
+	}
+	if req.Seed != nil {
+		seed := uint32(*req.Seed) // Ollama's are 32 bits wide
+		if seed == randomSeed {
+			seed--
+		}
+		options["seed"] = seed
+	}
+	if len(req.Stop) > 0 {
+		options["stop"] = req.Stop
+	}
+	c := &api.ChatRequest{
+		Model: modelName, Options: options,
+		// A conversation that is too long is an error, and not one that lacks its beginning.
+		Truncate: &off, Shift: &off,
+		Think: &api.ThinkValue{Value: false}, // the text is the answer, whatever it looks like
+	}
+	for _, m := range req.Messages {
+		c.Messages = append(c.Messages, api.Message{Role: m.Role, Content: m.Content})
+	}
+	return c
+}
+
+// chat asks this launch of Ollama, when nobody else does.
+func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	select {
+	case <-l.turn:
+	case <-l.Done():
+		return errNotReached
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if l.used {
+		if err := l.forget(ctx); err != nil {
+			l.turn <- struct{}{}
+			return err
+		}
+	}
+	l.used = true
+	c := new(call)
+	err := c.chat(ctx, l, req, emit)
+	l.forgetting.Go(func() {
+		ctx, cancel := context.WithTimeout(l.ending, forgetTimeout)
+		defer cancel()
+		_ = l.forget(ctx) // else the next one does, before it asks
+		l.turn <- struct{}{}
+	})
+	return err
+}
+
+// forget has the runtime think of something else. It keeps the last prompt and would answer another that begins alike
+// sooner: how long an answer takes would say what others ask. It belongs to who has the turn.
+func (l *launch) forget(ctx context.Context) error {
+	off, c := false, new(call)
+	err := l.client.Generate(c.watched(ctx), &api.GenerateRequest{
+		Model: modelName, Prompt: " ", Raw: true, Stream: &off, Options: map[string]any{"num_predict": 1},
+	}, func(api.GenerateResponse) error { return nil })
+	switch {
+	case err == nil:
+		l.used = false
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !c.reached.Load():
+		return fmt.Errorf("%w: %w", errNotReached, err)
+	default:
+		return fmt.Errorf("%w: it could not forget the request before", backends.ErrInterrupted)
+	}
+}
+
+// A call is one request to Ollama.
+type call struct {
+	reached atomic.Bool // connected: Ollama may have seen the request
+	cut     atomic.Bool // the answer ended before its end; Ollama's client does not tell
+}
+
+type callKey struct{}
+
+func (c *call) watched(ctx context.Context) context.Context {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// watchedTransport tells calls how the bodies of their answers end.
+type watchedTransport struct{ http.RoundTripper }
+
+func (t watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(r)
+	if c, ok := r.Context().Value(callKey{}).(*call); ok && err == nil {
+		resp.Body = watchedBody{resp.Body, c}
+	}
+	return resp, err
+}
+
+type watchedBody struct {
+	io.ReadCloser
+	call *call
+}
+
+func (b watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.call.cut.Store(true)
+	}
+	return n, err
+}
+
+func (c *call) chat(ctx context.Context, l *launch, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	// Ending this context closes the connection, which is how Ollama learns to stop.
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var last *backends.Chunk
+	var refused error // by emit
+	err := l.client.Chat(c.watched(inner), chatRequest(req), func(r api.ChatResponse) error {
+		if r.Message.Content != "" {
+			if refused = emit(backends.Chunk{Text: r.Message.Content}); refused != nil {
+				return refused
+			}
+		}
+		if r.Done {
+			last = &backends.Chunk{FinishReason: r.DoneReason, Usage: &backends.Usage{PromptTokens: r.PromptEvalCount, CompletionTokens: r.EvalCount}}
+		}
+		return nil
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return c.translate(err, l.context)
+	case last != nil && (last.FinishReason == "stop" || last.FinishReason == "length"):
+		return emit(*last)
+	case c.cut.Load():
+		return fmt.Errorf("%w: %w", backends.ErrInterrupted, io.ErrUnexpectedEOF)
+	default: // it does so with answers that repeat one token
+		return errors.New("ollama ended an answer without its reason")
+	}
+}
+
+// What Ollama's errors begin with, or hold, when its runner has died.
+var runnerDied = []string{"runner", "an error was encountered while running the model", "error reading llm response", "health resp"}
+
+// translate turns an error of Ollama's client into ours. Ollama's own words are left out: they may quote the request.
+func (c *call) translate(err error, context int) error {
+	var transport *url.Error
+	var status api.StatusError
+	message := err.Error()
+	switch {
+	case errors.As(err, &transport) && !c.reached.Load():
+		return fmt.Errorf("%w: %w", errNotReached, err)
+	case errors.As(err, &transport):
+		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
+	case c.cut.Load():
+		return fmt.Errorf("%w: %w", backends.ErrInterrupted, io.ErrUnexpectedEOF)
+	case errors.As(err, &status):
+		message = status.ErrorMessage
+	}
+	switch {
+	case strings.Contains(message, "exceeds the context length"):
+		return fmt.Errorf("%w: the conversation has more tokens than the model's context holds, which is %d: shorten it", backends.ErrInvalidRequest, context)
+	case strings.HasPrefix(message, "template: "):
+		return fmt.Errorf("%w: the model's chat template does not accept this conversation", backends.ErrInvalidRequest)
+	}
+	for _, part := range runnerDied {
+		if strings.Contains(message, part) {
+			return fmt.Errorf("%w: ollama's runner ended", backends.ErrInterrupted)
+		}
+	}
+	return fmt.Errorf("ollama answered status %d without a reason that is known", status.StatusCode)
+}

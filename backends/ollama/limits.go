@@ -1,0 +1,24 @@
+package ollama
+
+import "time"
+
+const (
+	// restartTimeout is how long a restart may load. The weights are in memory already; Ollama maps them, or copies them
+	// where it runs a model by its own engine.
+	restartTimeout = 2 * time.Minute
+
+	// healthInterval is how often a runtime that starts is looked at, and healthTimeout bounds one look.
+	healthInterval = 20 * time.Millisecond
+	healthTimeout  = 5 * time.Second
+
+	// forgetTimeout is how long the runtime may take to forget a request: one token, but Ollama may have to start its
+	// runner again, which then loads.
+	forgetTimeout = restartTimeout
+
+	// deathTimeout is how long a runtime that can't be reached may take to be found dead.
+	deathTimeout = 5 * time.Second
+
+	// defaultContext is the context of a release that sets no num_ctx: Ollama's own for the smallest machines, since its
+	// others depend on the machine. It is less if the model was trained with less.
+	defaultContext = 4096
+)

@@ -1,0 +1,131 @@
+// Package ollama runs GGUF models with a supervised Ollama.
+//
+// The one rule: what Ollama finds in its store are links to sealed memory that it inherited, in a directory that nobody
+// else sees, and it is reached by nobody but this package. Ollama itself checks no digest when it loads, takes requests
+// from whoever connects, and pulls, makes and removes models for them; none of it is relied on.
+//
+// Ollama does not run the chat template that a GGUF file holds: it picks the one of its own that looks most like it. So
+// a release brings a template in Ollama's language, and is refused without.
+package ollama
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
+	"github.com/weighbridge/weighbridge/verifier/seal"
+)
+
+// Kind is the runtime kind of releases that are served by this package.
+const Kind = "ollama"
+
+// Config describes a [Server].
+type Config struct {
+	Command    string       // ollama: a path, or a name in PATH; without libraries of its own beside it
+	RuntimeDir string       // an existing directory; each launch makes a private one in it
+	Log        *slog.Logger // gets what becomes of the runtime, and at Debug what it writes
+	Self       string       // the executable whose main calls process.Hook; empty: this one
+}
+
+// A Server is a [backends.Backend] that runs Ollama. It answers one request after the other: Ollama keeps the last
+// prompt of each slot, so that one with the same beginning is answered sooner, and can be made to forget it only where
+// there is a single one.
+type Server struct {
+	cfg   Config
+	sup   *process.Supervisor[*launch]
+	build atomic.Pointer[string] // the digest of the binary, once it was read
+
+	// What launches are made of. It belongs to the supervisor's goroutine.
+	parts parts
+}
+
+var _ backends.Backend = (*Server)(nil)
+
+// New returns a Server that is not started.
+func New(c Config) (*Server, error) {
+	var errs []error
+	if c.Command == "" {
+		errs = append(errs, errors.New("command is required: the path of ollama"))
+	}
+	if c.RuntimeDir == "" {
+		errs = append(errs, errors.New("runtime directory is required"))
+	}
+	if c.Log == nil {
+		errs = append(errs, errors.New("log is required"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("ollama backend: %w", err)
+	}
+	s := &Server{cfg: c}
+	s.sup = process.NewSupervisor(process.SupervisorConfig[*launch]{
+		Launch:       func() (*launch, error) { return s.parts.launch(s.cfg) },
+		Release:      func() { s.parts.close() },
+		StartTimeout: restartTimeout,
+		Log:          c.Log,
+	})
+	return s, nil
+}
+
+// Start implements [backends.Backend].
+func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
+	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
+		s.parts, err = prepare(ctx, s.cfg.Command, w, spec)
+		if err == nil {
+			build := s.parts.build // a copy: it is looked at by others, and after parts were closed
+			s.build.Store(&build)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("start ollama: %w", err)
+	}
+	return nil
+}
+
+// Status implements [backends.Backend].
+func (s *Server) Status() backends.Status {
+	st := s.sup.Status()
+	if build := s.build.Load(); build != nil {
+		st.Build = *build
+	}
+	if l, ok := s.sup.Peek(); ok {
+		st.PID, st.Sandbox = l.proc.PID(), l.proc.Sandbox()
+	}
+	return st
+}
+
+// Stop implements [backends.Backend].
+func (s *Server) Stop(ctx context.Context) error {
+	s.sup.Stop(ctx)
+	return nil
+}
+
+// Chat implements [backends.Backend].
+func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	for {
+		l, err := s.sup.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = l.chat(ctx, req, emit)
+		if !errors.Is(err, errNotReached) {
+			return err
+		}
+		// It died before it could see the request, which the next one will answer.
+		alive := time.NewTimer(deathTimeout)
+		select {
+		case <-l.Done():
+			alive.Stop()
+		case <-alive.C:
+			return fmt.Errorf("%w: it runs, but can't be reached: %w", backends.ErrInterrupted, err)
+		case <-ctx.Done():
+			alive.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,286 @@
+package ollama_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/ollama/ollama/api"
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/backendtest"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/verifier"
+)
+
+// runner returns the process that Ollama runs the model in.
+func runner(t *testing.T, serve int) int {
+	t.Helper()
+	found := children(serve)
+	if len(found) != 1 {
+		t.Fatalf("ollama has the children %v, want one runner", found)
+	}
+	return found[0]
+}
+
+func children(pid int) (found []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range tasks {
+		data, _ := os.ReadFile(path) // it may have ended
+		for _, field := range strings.Fields(string(data)) {
+			child, _ := strconv.Atoi(field)
+			found = append(found, child)
+		}
+	}
+	return found
+}
+
+// TestSealedMemoryReachesRunner looks at Ollama's runner, two processes away: what it was told to open is a link to a
+// descriptor that it inherited, and what it maps is that sealed memory.
+func TestSealedMemoryReachesRunner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may look into a runtime")
+	}
+	s := start(t, backendtest.WriteModel(t, tinygguf.A), t.TempDir(), oneThread)
+	pid := runner(t, s.Status().PID)
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Split(string(line), "\x00")
+	model := args[slices.Index(args, "--model")+1]
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/root%s", pid, model))
+	if err != nil || !strings.HasPrefix(link, "/proc/self/fd/") {
+		t.Fatalf("the model %s is %q, %v; want a link to a descriptor", model, link, err)
+	}
+	inherited := fmt.Sprintf("/proc/%d/fd/%s", pid, filepath.Base(link))
+	file, err := os.Open(inherited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const want = unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || seals&want != want {
+		t.Errorf("descriptor %s has seals %#x, %v; want at least %#x", link, seals, err, want)
+	}
+	var model256, sealed bytes.Buffer
+	if err := tinygguf.Write(&model256, tinygguf.A); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(&sealed, file); err != nil || !bytes.Equal(sealed.Bytes(), model256.Bytes()) {
+		t.Errorf("descriptor %s holds %d bytes, %v; want the model", link, sealed.Len(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil || !strings.Contains(string(maps), fmt.Sprintf(" %d ", st.Ino)) {
+		t.Errorf("the runner does not map inode %d: %v", st.Ino, err)
+	}
+	checkAnswer(t, s, tinygguf.A.Sentence)
+}
+
+// attackMode is the argument by which this test binary is another process that overwrites what it can.
+const attackMode = "attack"
+
+// attack overwrites, again and again, a model's file, what others see of a runtime's directory, and, through /proc, its
+// links and its memory files, with model B. It says when it has been through once, and what it could write that is not
+// a file on disk.
+func attack(path, runtimeDir string) {
+	var other bytes.Buffer
+	if err := tinygguf.Write(&other, tinygguf.B); err != nil {
+		panic(err)
+	}
+	wrote := func(path string) bool {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		n, err := f.WriteAt(other.Bytes(), 0)
+		return err == nil && n > 0
+	}
+	for {
+		wrote(path)
+		seen, _ := filepath.Glob(runtimeDir + "/*")
+		for _, dir := range seen { // below what is mounted there
+			os.MkdirAll(dir+"/models/blobs", 0o700)
+			os.WriteFile(dir+"/models/blobs/sha256-"+strings.Repeat("0", 64), other.Bytes(), 0o600)
+		}
+		processes, _ := filepath.Glob("/proc/[0-9]*/exe")
+		for _, exe := range processes {
+			if target, _ := os.Readlink(exe); !strings.HasPrefix(target, runtimeDir+"/") {
+				continue
+			}
+			process := filepath.Dir(exe)
+			descriptors, _ := filepath.Glob(process + "/fd/*")
+			for _, fd := range descriptors {
+				if target, _ := os.Readlink(fd); strings.HasPrefix(target, "/memfd:") && (wrote(fd) || os.Truncate(fd, 0) == nil) {
+					fmt.Println("wrote", target)
+				}
+			}
+			links, _ := filepath.Glob(process + "/root" + runtimeDir + "/*/models/blobs/*")
+			for _, link := range links {
+				if os.Remove(link) == nil || os.Symlink(path, link) == nil {
+					fmt.Println("replaced", link)
+				}
+			}
+		}
+		fmt.Println("once")
+	}
+}
+
+// TestOverwrite has another process overwrite everything while a runtime starts, idles, is started again and streams.
+func TestOverwrite(t *testing.T) {
+	path, runtimeDir := backendtest.WriteModel(t, tinygguf.A), t.TempDir()
+	s := newServer(t, backendtest.Ollama(t), runtimeDir)
+	w := backendtest.Seal(t, path)
+	cmd := exec.Command("/proc/self/exe", attackMode, path, runtimeDir)
+	var said lines
+	cmd.Stdout = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if text := said.text(); strings.Contains(text, "wrote") || strings.Contains(text, "replaced") {
+			t.Errorf("it could write to what it must not:\n%.500s", text)
+		}
+	}()
+	said.wait(t, 1)
+	if err := s.Start(t.Context(), w, oneThread); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(context.Background())
+	if !hasNamespaces(s) {
+		t.Skipf("the sandbox is %+v", s.Status().Sandbox)
+	}
+	said.wait(t, 2)
+	checkAnswer(t, s, tinygguf.A.Sentence)
+	if err := unix.Kill(s.Status().PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	checkAnswer(t, s, tinygguf.A.Sentence)
+	said.wait(t, 2)
+	first := true
+	var answer strings.Builder
+	err := s.Chat(t.Context(), backendtest.Question("hello"), func(c backends.Chunk) error {
+		if first {
+			said.wait(t, 2)
+		}
+		first = false
+		answer.WriteString(c.Text)
+		return nil
+	})
+	if err != nil || answer.String() != tinygguf.A.Sentence {
+		t.Errorf("answer is %q, %v; want %q", answer.String(), err, tinygguf.A.Sentence)
+	}
+	if data, err := os.ReadFile(path); err != nil || !bytes.Contains(data, []byte(" B")) && len(data) == 0 {
+		t.Errorf("the file on disk was not overwritten: %v", err)
+	}
+}
+
+// TestOllamaAloneServesAlteredBlob shows what this package is for: Ollama loads a blob whose content is not what its name
+// says. The same file is refused here, by its signature.
+func TestOllamaAloneServesAlteredBlob(t *testing.T) {
+	var model bytes.Buffer
+	if err := tinygguf.Write(&model, tinygguf.A); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := writeStore(t, filepath.Join(dir, "models"), model.Bytes())
+	signed := backendtest.Sign(t, path)
+	ask := func() string {
+		client, stop := startAlone(t, dir)
+		defer stop()
+		var answer strings.Builder
+		err := client.Chat(t.Context(), &api.ChatRequest{Model: "model", Messages: []api.Message{{Role: "user", Content: "hello"}}},
+			func(r api.ChatResponse) error { answer.WriteString(r.Message.Content); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.String()
+	}
+	if got := ask(); got != tinygguf.A.Sentence {
+		t.Fatalf("ollama alone answers %q, want %q", got, tinygguf.A.Sentence)
+	}
+	model.Reset()
+	if err := errors.Join(tinygguf.Write(&model, tinygguf.B), os.WriteFile(path, model.Bytes(), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); got != tinygguf.B.Sentence {
+		t.Errorf("ollama alone answers %q from an altered blob; it used to take it for the right one, and answer %q", got, tinygguf.B.Sentence)
+	}
+	var refused *verifier.Refused
+	if _, err := backendtest.Admit(t, path, signed); !errors.As(err, &refused) {
+		t.Errorf("Admit() of the altered blob = %v, want it refused", err)
+	}
+}
+
+// writeStore writes a store as Ollama does and returns the path of the model's blob.
+func writeStore(t *testing.T, dir string, model []byte) (path string) {
+	t.Helper()
+	write := func(name string, data []byte) {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		path = name
+	}
+	blob := func(media string, data []byte) map[string]any {
+		sum := sha256.Sum256(data)
+		write("blobs/sha256-"+hex.EncodeToString(sum[:]), data)
+		return map[string]any{"mediaType": media, "digest": "sha256:" + hex.EncodeToString(sum[:]), "size": len(data)}
+	}
+	manifest, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "config": blob("application/vnd.docker.container.image.v1+json", []byte(`{"model_format":"gguf"}`)),
+		"layers": []any{blob("application/vnd.ollama.image.template", []byte(chatTemplate)), blob("application/vnd.ollama.image.model", model)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobPath := path
+	write("manifests/registry.ollama.ai/library/model/latest", manifest)
+	return blobPath
+}
+
+// startAlone starts Ollama as its users do.
+func startAlone(t *testing.T, dir string) (client *api.Client, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	cmd := exec.Command(backendtest.Ollama(t), "serve")
+	cmd.Env = []string{"HOME=" + dir, "OLLAMA_MODELS=" + filepath.Join(dir, "models"), "OLLAMA_HOST=" + address, "OLLAMA_NO_CLOUD=1"}
+	var said lines
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said.waitFor(t, "Listening on")
+	return api.NewClient(&url.URL{Scheme: "http", Host: address}, http.DefaultClient), func() {
+		cmd.Process.Signal(unix.SIGTERM) // it ends its runner then
+		cmd.Wait()
+	}
+}
