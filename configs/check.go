@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -61,10 +62,12 @@ func (c *Gateway) check() []error {
 	if len(c.Weights) == 0 {
 		is.bad("weights", "is required: the directories that hold the weights")
 	}
-	if c.Runtimes.LlamaCPP == nil {
+	commands := c.Runtimes.commands()
+	if len(commands) == 0 {
 		is.bad("runtimes", "is required: e.g. llamacpp: {command: llama-server}")
-	} else {
-		is.required("runtimes.llamacpp.command", c.Runtimes.LlamaCPP.Command)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(commands)) {
+		is.required("runtimes."+kind+".command", *commands[kind])
 	}
 	if len(c.Channels) == 0 {
 		is.bad("channels", "is required: the channels to serve, e.g. chat: {}")

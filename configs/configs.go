@@ -113,13 +113,31 @@ type Root struct {
 	Threshold Count    `yaml:"threshold"` // how many of them must have signed
 }
 
-// Runtimes are the known kinds of model server.
+// Runtimes are the known kinds of model server. At least one is needed.
 type Runtimes struct {
-	LlamaCPP *Runtime `yaml:"llamacpp"`
+	LlamaCPP *LlamaCPP `yaml:"llamacpp"`
+	Ollama   *Ollama   `yaml:"ollama"`
 }
 
-// Runtime is one installed model server.
-type Runtime struct {
+// commands returns the command of each kind that is configured.
+func (r *Runtimes) commands() map[string]*string {
+	commands := map[string]*string{}
+	if r.LlamaCPP != nil {
+		commands["llamacpp"] = &r.LlamaCPP.Command
+	}
+	if r.Ollama != nil {
+		commands["ollama"] = &r.Ollama.Command
+	}
+	return commands
+}
+
+// Ollama is an installed Ollama, built without libraries beside it.
+type Ollama struct {
+	Command string `yaml:"command"` // a path, or a name looked up in PATH
+}
+
+// LlamaCPP is an installed llama-server.
+type LlamaCPP struct {
 	Command string `yaml:"command"` // a path, or a name looked up in PATH
 
 	// KeepSealed false gives the sealed weights back once the runtime has read them into memory of its own, such as a
@@ -183,7 +201,7 @@ func Parse(data []byte, dir string) (*Gateway, error) {
 }
 
 // planned are keys of later versions.
-var planned = map[string]bool{"ollama": true, "vllm": true}
+var planned = map[string]bool{"vllm": true}
 
 // plain turns the YAML library's words about Go types into words about keys.
 func plain(problem string) string {
@@ -224,8 +242,10 @@ func (c *Gateway) resolve(dir string) {
 	if d := c.Identity.Development; d != nil {
 		paths = append(paths, &d.Socket)
 	}
-	if r := c.Runtimes.LlamaCPP; r != nil && strings.ContainsRune(r.Command, filepath.Separator) {
-		paths = append(paths, &r.Command)
+	for _, command := range c.Runtimes.commands() {
+		if strings.ContainsRune(*command, filepath.Separator) {
+			paths = append(paths, command)
+		}
 	}
 	for _, p := range paths {
 		abs(p)

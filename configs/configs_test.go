@@ -47,6 +47,13 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 	}
 }
 
+func TestCommandPaths(t *testing.T) {
+	cfg, err := configs.Parse([]byte(strings.Replace(sample(t), "  llamacpp: {command: llama-server}", "  llamacpp: {command: ./a}\n  ollama: {command: bin/b}", 1)), "/site")
+	if err != nil || cfg.Runtimes.LlamaCPP.Command != "/site/a" || cfg.Runtimes.Ollama.Command != "/site/bin/b" {
+		t.Errorf("commands are %+v, %v; want both in /site", cfg.Runtimes, err)
+	}
+}
+
 // Each row breaks one thing of a valid configuration; the error must name its key.
 func TestParse(t *testing.T) {
 	key := `"sha256:` + strings.Repeat("0", 64) + `"`
@@ -79,6 +86,10 @@ func TestParse(t *testing.T) {
 		{"sealed weights given back", "command: llama-server", "command: llama-server, keepSealed: false", ""},
 		{"keepSealed in words", "command: llama-server", "command: llama-server, keepSealed: sometimes", "into bool"},
 		{"no command", "command: llama-server", `command: ""`, "runtimes.llamacpp.command"},
+		{"both runtimes", "  llamacpp:", "  ollama: {command: ollama}\n  llamacpp:", ""},
+		{"Ollama alone", "llamacpp: {command: llama-server}", "ollama: {command: bin/ollama}", ""},
+		{"no command of Ollama", "llamacpp: {command: llama-server}", "ollama: {}", "runtimes.ollama.command"},
+		{"Ollama's weights given back", "llamacpp: {command: llama-server}", "ollama: {command: ollama, keepSealed: false}", `unknown key "keepSealed"`},
 		{"runtime of a later version", "llamacpp:", "vllm:", `"vllm" is not supported by this version`},
 		{"no channel", "channels:\n  chat: {}", "channels: {}", "channels: is required"},
 		{"access to an unknown channel", "channels: [chat]", "channels: [chatt]", `access[0].channels: "chatt"`},

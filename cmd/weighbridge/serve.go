@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -20,8 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/weighbridge/weighbridge/backends"
-	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway"
 	"github.com/weighbridge/weighbridge/gateway/access"
@@ -222,27 +219,6 @@ func catalogInputs(cfg *configs.Gateway, policy *trust.Policy) catalog.Inputs {
 		in.Channels = append(in.Channels, name)
 	}
 	return in
-}
-
-// backendFactory makes backends of the configured kinds.
-func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(string) (backends.Backend, error), error) {
-	command := cfg.Runtimes.LlamaCPP.Command
-	keep := cfg.Runtimes.LlamaCPP.KeepSealed
-	if _, err := exec.LookPath(command); err != nil {
-		return nil, withHint(fmt.Errorf("runtimes.llamacpp.command: %w", err), "install llama-server, or name its path")
-	}
-	fresh := func() (backends.Backend, error) {
-		return llamacpp.New(llamacpp.Config{Command: command, RuntimeDir: dir, GiveBack: keep != nil && !*keep, Log: log})
-	}
-	if _, err := fresh(); err != nil {
-		return nil, fmt.Errorf("runtimes.llamacpp: %w", err)
-	}
-	return func(kind string) (backends.Backend, error) {
-		if kind != llamacpp.Kind {
-			return nil, fmt.Errorf("the release wants runtime %q, and this gateway runs %s only", kind, llamacpp.Kind)
-		}
-		return fresh()
-	}, nil
 }
 
 // memoryBudget is what the configuration says, or half of the machine's memory.
