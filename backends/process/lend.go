@@ -90,14 +90,19 @@ func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 			}
 		}()
 	}
+	orphaned := make(chan struct{})
 	if spec.Network {
-		go serveDials(spec.control())
+		go func() {
+			serveDials(spec.control())
+			close(orphaned)
+		}()
 	}
-	return waitFor(child, stop)
+	return waitFor(child, stop, orphaned)
 }
 
-// waitFor ends this process as the child has ended.
-func waitFor(child int, stop <-chan os.Signal) error {
+// waitFor ends this process as the child has ended, and all of them when the parent has. It signals from this thread,
+// since where threads are confined one by one no other may.
+func waitFor(child int, stop <-chan os.Signal, orphaned <-chan struct{}) error {
 	ended := make(chan struct{})
 	go func() {
 		// It is reaped below, so that its number is its own as long as signals are passed on.
@@ -108,8 +113,9 @@ func waitFor(child int, stop <-chan os.Signal) error {
 	for {
 		select {
 		case sig := <-stop:
-			// From this thread, since where threads are confined one by one no other may. It may have ended.
-			_ = syscall.Kill(child, sig.(syscall.Signal))
+			_ = syscall.Kill(child, sig.(syscall.Signal)) // it may have ended
+		case <-orphaned:
+			return syscall.Kill(0, syscall.SIGKILL) // this process's group, which nothing can leave
 		case <-ended:
 			var status syscall.WaitStatus
 			if _, err := syscall.Wait4(child, &status, 0, nil); err != nil {

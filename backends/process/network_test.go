@@ -55,6 +55,13 @@ func TestNetwork(t *testing.T) {
 	lines.waitFor(t, fmt.Sprintf(`child: sealed <nil>, 1 links <nil>, first %v, remove names/one: %s, env [ONE=1]`, first, denied))
 	lines.waitFor(t, fmt.Sprintf(`grandchild: sealed <nil>, 1 links <nil>, first false, remove names/one: %s, env []`, denied))
 	checkUnseen(t, p, dir)
+	// What others put where its directory is can't be opened, even if that is seen.
+	if err := os.WriteFile(filepath.Join(dir, "planted"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ask(t, p, "open planted"); err != nil || !strings.Contains(got, "permission denied") && !strings.Contains(got, "no such file") {
+		t.Errorf("opening what was planted: %q, %v; want an error", got, err)
+	}
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() { checkEcho(t, p) })
@@ -78,18 +85,24 @@ func TestNetwork(t *testing.T) {
 
 func checkEcho(t *testing.T, p *process.Process) {
 	t.Helper()
+	if got, err := ask(t, p, "hello"); err != nil || got != "hello" {
+		t.Errorf("it says %q, %v; want hello", got, err)
+	}
+}
+
+// ask sends a line and returns the one that comes back.
+func ask(t *testing.T, p *process.Process, line string) (string, error) {
+	t.Helper()
 	conn, err := p.Dial(t.Context(), port)
 	if err != nil {
-		t.Errorf("Dial() = %v", err)
-		return
+		return "", err
 	}
 	defer conn.Close()
-	buf := make([]byte, 5)
-	if _, err := conn.Write([]byte("hello")); err != nil {
-		t.Error(err)
-	} else if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "hello" {
-		t.Errorf("it says %q, %v; want hello", buf, err)
+	if _, err := fmt.Fprintln(conn, line); err != nil {
+		return "", err
 	}
+	answer, err := io.ReadAll(conn)
+	return strings.TrimSpace(string(answer)), err
 }
 
 func TestDialWithoutNetwork(t *testing.T) {
@@ -143,6 +156,44 @@ func TestNetworkLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestNetworkDiesWithItsParent kills what started a runtime: nothing of it is left, down to its own child.
+func TestNetworkDiesWithItsParent(t *testing.T) {
+	parent := exec.Command("/proc/self/exe", "network parent", t.TempDir())
+	parent.Args[0] = standin
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Wait()
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		parent.Process.Kill()
+		t.Fatal(err)
+	}
+	processes := below(t, parent.Process.Pid)
+	if len(processes) != 3 {
+		t.Errorf("processes %v are there, want the one beside the runtime, it, and its child", processes)
+	}
+	var watched []int
+	for _, pid := range processes {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		watched = append(watched, fd)
+	}
+	parent.Process.Kill()
+	for i, fd := range watched {
+		if !ended(fd) {
+			t.Errorf("process %d lives on after its parent was killed", processes[i])
+		}
+	}
+}
+
 // hasNamespaces reports whether a child has what this system has to give in most places.
 func hasNamespaces(p *process.Process) bool {
 	return !strings.Contains(strings.Join(p.Sandbox().Missing, "; "), "no namespaces of its own")
@@ -184,7 +235,7 @@ func TestNetworkElsewhere(t *testing.T) {
 		{"without namespaces", noNamespace + "=1", "no namespaces of its own", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^(TestSandbox|TestNetwork|TestNetworkLeavesNothing)$")
+			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^(TestSandbox|TestNetwork|TestNetworkLeavesNothing|TestNetworkDiesWithItsParent)$")
 			cmd.Env = append(os.Environ(), again+"=1", tt.env)
 			cmd.SysProcAttr = &syscall.SysProcAttr{
 				Cloneflags:  unix.CLONE_NEWUSER,

@@ -1,7 +1,8 @@
 // Package process runs model servers as child processes that are confined, watched and never left behind.
 //
 // The one rule: a child lives no longer than the process that started it, and from before its first instruction it can
-// reach nothing but what it was given: an executable, open files, and one private directory to make sockets in.
+// reach nothing but what it was given: an executable, open files, and one private directory to make sockets in, or a
+// network that leads nowhere.
 //
 // [Start] runs one child, [Supervisor] keeps one alive. The confinement is applied by the child itself, which is first
 // this very program, started again under [SandboxCommand]: so every main, and every TestMain of a package that starts
@@ -58,7 +59,7 @@ type Config struct {
 	Args  []string     // the rest of its arguments
 	Env   []string     // its whole environment
 	Files []*os.File   // inherited, from descriptor FirstFile on; all others are closed
-	Dir   string       // its working directory, the only one in which it may make anything, and only sockets
+	Dir   string       // its working directory, the only one in which it may make anything, and only sockets; an absolute path
 	Log   *slog.Logger // gets what it writes, line by line, at Debug
 
 	// Lent are files that the child does not hold itself: a process beside it, in the same sandbox, does, until
@@ -124,6 +125,9 @@ func (p *Process) run(c Config, started chan<- error) {
 	if err != nil {
 		_ = p.cmd.Process.Kill() // it may have ended
 	} else {
+		if p.sandbox.Level != backends.SandboxFull {
+			c.Log.Warn("runtime is not fully confined", "runtime", c.Name, "sandbox", p.sandbox.Level, "missing", p.sandbox.Missing)
+		}
 		started <- nil
 	}
 	p.wait()

@@ -372,6 +372,13 @@ func (l *lineLog) all() string {
 	return l.text
 }
 
+// more returns a channel that is closed when there is more.
+func (l *lineLog) more() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
 func (l *lineLog) waitFor(t *testing.T, want string) {
 	t.Helper()
 	for limit := time.After(patience); ; {

@@ -83,7 +83,7 @@ func (r sandboxReport) level() backends.Sandbox {
 	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
 	lacks(r.NoSeccomp != "", r.NoSeccomp)
 	lacks(r.NoNamespaces != "", "no namespaces of its own ("+r.NoNamespaces+"): it can use the network; others on this machine can "+
-		"talk to it and answer in its place, and its user's processes replace its files; what it starts may outlive a gateway that is killed")
+		"talk to it and answer in its place, and its user's other processes take its files away")
 	lacks(r.UserNamespace, "in a user namespace: its user's other processes can look into its memory and change it")
 	switch {
 	case len(missing) == 0:
@@ -150,7 +150,7 @@ func runSandboxed(args []string) error {
 // confine takes away, in this order, everything that the runtime does not need.
 func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	rep := sandboxReport{PID: os.Getpid()}
-	if err := dieWithParent(spec.Parent); err != nil {
+	if err := spec.dieWithParent(); err != nil {
 		return rep, err
 	}
 	if err := spec.fillDir(); err != nil {
@@ -184,13 +184,16 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	return rep, nil
 }
 
-// dieWithParent asks for SIGKILL when the parent ends, and looks whether it had ended before we asked.
-func dieWithParent(parent int) error {
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return fmt.Errorf("set parent death signal: %w", err)
+// dieWithParent asks for SIGKILL when the parent ends, and looks whether it had ended before we asked. A process beside a
+// runtime that has no namespace of processes learns by another way that the parent has ended, and lives to end all.
+func (s sandboxSpec) dieWithParent() error {
+	if !s.Network || s.Namespaces != sharedNamespaces {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return fmt.Errorf("set parent death signal: %w", err)
+		}
 	}
-	if ppid := os.Getppid(); ppid != parent {
-		return fmt.Errorf("parent is process %d, not %d, which has ended", ppid, parent)
+	if ppid := os.Getppid(); ppid != s.Parent {
+		return fmt.Errorf("parent is process %d, not %d, which has ended", ppid, s.Parent)
 	}
 	return nil
 }
@@ -258,8 +261,9 @@ var (
 func (s sandboxSpec) restrictFiles(loader string) (abi int, err error) {
 	const read = ll.AccessFSReadFile | ll.AccessFSReadDir
 	own := landlock.PathAccess(read|ll.AccessFSMakeSock|ll.AccessFSRemoveFile, s.Dir)
-	if s.Network { // needs no socket with a path
-		own = landlock.PathAccess(read, s.Dir)
+	if s.Network {
+		// It needs no socket with a path, and its links lead to memory. Nothing that others put there can be opened.
+		own = landlock.PathAccess(ll.AccessFSReadDir, s.Dir)
 	}
 	rules := []landlock.Rule{
 		own,

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -73,6 +74,20 @@ func behave(mode string, args []string) {
 		os.Exit(3)
 	case "parent": // of a child that would outlive it
 		p, err := process.Start(process.Config{Exec: copyOfSelf(), Name: standin, Args: []string{"quiet"}, Dir: args[0], Log: slog.New(slog.DiscardHandler)})
+		fmt.Println(p.PID(), err)
+		forever()
+	case "network parent": // of one with a network, and with a child of its own
+		lines := newLineLog()
+		p, err := process.Start(process.Config{
+			Exec: copyOfSelf(), Name: standin, Args: []string{"serve", "child", fmt.Sprint(port)}, Dir: args[0], Log: lines.logger(), Network: true, ExecPath: "standin",
+		})
+		for err == nil {
+			more := lines.more()
+			if strings.Contains(lines.all(), "grandchild: ") {
+				break
+			}
+			<-more
+		}
 		fmt.Println(p.PID(), err)
 		forever()
 	default:
@@ -228,7 +243,12 @@ func serve(args []string) {
 		}
 		go func() {
 			defer conn.Close()
-			io.Copy(conn, conn)
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "open "); ok {
+				_, err := os.ReadFile(path)
+				line = fmt.Sprintln(err)
+			}
+			io.WriteString(conn, line)
 		}()
 	}
 }
