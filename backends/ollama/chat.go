@@ -75,13 +75,24 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	l.used = true
 	c := new(call)
 	err := c.chat(ctx, l, req, emit)
+	l.pass()
+	return err
+}
+
+// pass lets the next one ask, when what was asked is forgotten.
+func (l *launch) pass() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopping {
+		l.turn <- struct{}{}
+		return
+	}
 	l.forgetting.Go(func() {
-		ctx, cancel := context.WithTimeout(l.ending, forgetTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout) // or until the runtime ends
 		defer cancel()
 		_ = l.forget(ctx) // else the next one does, before it asks
 		l.turn <- struct{}{}
 	})
-	return err
 }
 
 // forget has the runtime think of something else. It keeps the last prompt and would answer another that begins alike

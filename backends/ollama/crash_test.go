@@ -41,10 +41,10 @@ func (l *lines) text() string {
 	return l.all
 }
 
-// wait waits until n more lines are there.
-func (l *lines) wait(t *testing.T, n int) {
+// waitForMore waits until it has written something so many times more.
+func (l *lines) waitForMore(t *testing.T, want string, times int) {
 	t.Helper()
-	l.until(t, func(before, now string) bool { return strings.Count(now[len(before):], "\n") >= n })
+	l.until(t, func(before, now string) bool { return strings.Count(now[len(before):], want) >= times })
 }
 
 func (l *lines) waitFor(t *testing.T, want string) {

@@ -148,10 +148,9 @@ type launch struct {
 	turn chan struct{} // holds one value while nobody asks anything
 	used bool          // something was asked that is not forgotten; belongs to who has the turn
 
-	// ending ends what launches do on their own, and forgetting counts it.
-	ending     context.Context
-	end        context.CancelFunc
-	forgetting sync.WaitGroup
+	mu         sync.Mutex
+	stopping   bool           // nothing is begun any more that Stop would have to wait for
+	forgetting sync.WaitGroup // counts what goes on after an answer
 }
 
 // launch starts Ollama on a store that is made for this launch.
@@ -176,7 +175,6 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(l.dir))
 	}
-	l.ending, l.end = context.WithCancel(context.Background())                                  //nolint:gosec // Stop calls it
 	base := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(l.port))} // a name that Ollama takes for its own
 	l.client = api.NewClient(base, &http.Client{
 		Transport: watchedTransport{&http.Transport{
@@ -191,7 +189,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 
 // freePort returns a port that nobody uses here. It matters only where Ollama has no network of its own.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return 0, fmt.Errorf("find a port: %w", err)
 	}
@@ -261,7 +259,9 @@ func (l *launch) Err() error { return l.proc.Err() }
 
 // Stop implements [process.Instance].
 func (l *launch) Stop(ctx context.Context) {
-	l.end()
+	l.mu.Lock()
+	l.stopping = true
+	l.mu.Unlock()
 	l.proc.Stop(ctx)
 	l.forgetting.Wait()
 	os.RemoveAll(l.dir)

@@ -63,6 +63,9 @@ func TestImportsFollowTheDesign(t *testing.T) {
 			t.Errorf("%s has no package comment", from)
 		}
 		for _, path := range p.Imports {
+			if strings.HasPrefix(path, "github.com/ollama/ollama/") && path != "github.com/ollama/ollama/api" {
+				t.Errorf("%s imports %s: Ollama is driven by its API, and runs in a process of its own", from, path)
+			}
 			to, ours := strings.CutPrefix(path, module)
 			if !ours {
 				continue

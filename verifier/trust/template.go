@@ -29,7 +29,7 @@ func CheckTemplate(kind, text string) error {
 	for _, t := range trees {
 		fields(t.Root, shown)
 	}
-	if !shown["Messages"] && !(shown["System"] && shown["Prompt"]) {
+	if turns := shown["System"] && shown["Prompt"]; !turns && !shown["Messages"] {
 		return errors.New("does not show the conversation: it names neither .Messages, nor .System and .Prompt (ollama's templates are Go's)")
 	}
 	return nil
