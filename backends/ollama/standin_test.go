@@ -76,10 +76,7 @@ func standIn() error {
 			return
 		}
 		asked = append(asked, "chat "+string(body))
-		answer := func(text string) {
-			quoted, _ := json.Marshal(text)
-			fmt.Fprintf(w, `{"message":{"content":%s},"done":true,"done_reason":"stop"}`+"\n", quoted)
-		}
+		answer := func(text string) { writeAnswer(w, text) }
 		switch text := req.Messages[0].Content; text {
 		case "everything": // that it was asked
 			answer(strings.Join(asked, "\n"))
@@ -104,6 +101,11 @@ func standIn() error {
 		}
 	})
 	return http.Serve(l, nil)
+}
+
+func writeAnswer(w io.Writer, text string) {
+	quoted, _ := json.Marshal(text)
+	fmt.Fprintf(w, `{"message":{"content":%s},"done":true,"done_reason":"stop"}`+"\n", quoted)
 }
 
 // lookAround tells the store's names and contents, and the environment.

@@ -222,21 +222,9 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 		}
 	}()
 
-	self := c.Self
-	if self == "" {
-		self = "/proc/self/exe"
-	}
-	spec, err := json.Marshal(sandboxSpec{
-		Parent: os.Getpid(), Files: len(c.Files), Lent: len(c.Lent), Dir: c.Dir, Links: c.Links, Args: append([]string{c.Name}, c.Args...),
-		Env: c.Env, Exec: c.ExecPath, Network: c.Network, Namespaces: spaces,
-	})
-	if err != nil {
+	if p.cmd, err = c.command(spaces); err != nil {
 		return nil, err
 	}
-	// The child ends with Stop, or with this process, and not with a context.
-	p.cmd = exec.CommandContext(context.Background(), self, SandboxCommand, string(spec))
-	p.cmd.Dir = c.Dir
-	p.cmd.Env = []string{} // not nil, which would be ours: nothing may change how the child is confined
 	p.cmd.Stdout, p.cmd.Stderr = outW, outW
 	p.cmd.ExtraFiles = slices.Concat(c.Files, c.Lent, []*os.File{c.Exec, reportW})
 	if len(c.Lent) > 0 {
@@ -255,9 +243,6 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 		defer control.Close()
 		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, control)
 	}
-	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	spaces.apply(p.cmd.SysProcAttr)
 	if err := p.cmd.Start(); err != nil {
 		if spaces.refused(err) {
 			err = fmt.Errorf("%w: %w", errNoNamespaces, err)
@@ -266,6 +251,29 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 	}
 	go p.out.read(outR)
 	return report, nil
+}
+
+// command is this program, to confine itself and become the child.
+func (c Config) command(spaces namespaces) (*exec.Cmd, error) {
+	self := c.Self
+	if self == "" {
+		self = "/proc/self/exe"
+	}
+	spec, err := json.Marshal(sandboxSpec{
+		Parent: os.Getpid(), Files: len(c.Files), Lent: len(c.Lent), Dir: c.Dir, Links: c.Links, Args: append([]string{c.Name}, c.Args...),
+		Env: c.Env, Exec: c.ExecPath, Network: c.Network, Namespaces: spaces,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The child ends with Stop, or with this process, and not with a context.
+	cmd := exec.CommandContext(context.Background(), self, SandboxCommand, string(spec))
+	cmd.Dir = c.Dir
+	cmd.Env = []string{} // not nil, which would be ours: nothing may change how the child is confined
+	// A process group of its own: a terminal's Ctrl-C is for the gateway, which drains before it stops runtimes.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	spaces.apply(cmd.SysProcAttr)
+	return cmd, nil
 }
 
 // readReport waits until the child has confined itself and executed what it was told to, or has failed.

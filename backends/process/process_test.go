@@ -66,19 +66,9 @@ func testSandbox(t *testing.T, network bool) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(outside, "service.sock")
-	var port string
-	for _, address := range []string{socket, "@service.sock", "127.0.0.1:0"} {
-		kind := "unix"
-		if strings.Contains(address, ":") {
-			kind = "tcp"
-		}
-		l, err := net.Listen(kind, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		_, port, _ = strings.Cut(l.Addr().String(), ":")
-	}
+	listen(t, "unix", socket)
+	listen(t, "unix", "@service.sock")
+	_, port, _ := net.SplitHostPort(listen(t, "tcp", "127.0.0.1:0"))
 	// Things a careless parent leaves lying about.
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
@@ -346,56 +336,4 @@ func TestStartRefuses(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A lineLog keeps log lines and wakes whoever waits for one.
-type lineLog struct {
-	mu      sync.Mutex
-	text    string
-	changed chan struct{}
-}
-
-func newLineLog() *lineLog { return &lineLog{changed: make(chan struct{})} }
-
-func (l *lineLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text += string(p)
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return len(p), nil
-}
-
-func (l *lineLog) all() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text
-}
-
-// more returns a channel that is closed when there is more.
-func (l *lineLog) more() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
-
-func (l *lineLog) waitFor(t *testing.T, want string) {
-	t.Helper()
-	for limit := time.After(patience); ; {
-		l.mu.Lock()
-		text, changed := l.text, l.changed
-		l.mu.Unlock()
-		if strings.Contains(text, want) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-limit:
-			t.Fatalf("log never said %q", want)
-		}
-	}
-}
-
-func (l *lineLog) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
