@@ -216,12 +216,26 @@ func (l *launch) Ready(ctx context.Context) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("ollama is not ready: %w", context.Cause(ctx))
-	}
-	select {
-	case <-l.proc.Done():
+	case l.ended(err):
 		return fmt.Errorf("ollama ended while loading: %w", l.proc.ErrWithOutput())
 	default:
 		return fmt.Errorf("ollama can't load the weights: %w", err)
+	}
+}
+
+// ended reports whether an error means that the runtime has ended, which is known a moment later.
+func (l *launch) ended(err error) bool {
+	var transport *url.Error
+	if !errors.As(err, &transport) {
+		return false
+	}
+	late := time.NewTimer(deathTimeout)
+	defer late.Stop()
+	select {
+	case <-l.proc.Done():
+		return true
+	case <-late.C:
+		return false
 	}
 }
 

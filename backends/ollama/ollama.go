@@ -34,7 +34,7 @@ type Config struct {
 
 // A Server is a [backends.Backend] that runs Ollama. It answers one request after the other: Ollama keeps the last
 // prompt of each slot, so that one with the same beginning is answered sooner, and can be made to forget it only where
-// there is a single one.
+// there is a single one. It keeps the sealed weights, whatever it computes on: Ollama opens its model at each request.
 type Server struct {
 	cfg   Config
 	sup   *process.Supervisor[*launch]

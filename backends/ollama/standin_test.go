@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -73,6 +74,7 @@ func standIn() error {
 		}
 		if err != nil || len(req.Messages) == 0 { // the request that loads
 			asked = append(asked, "load "+string(body))
+			behaveWhileLoading()
 			return
 		}
 		asked = append(asked, "chat "+string(body))
@@ -101,6 +103,18 @@ func standIn() error {
 		}
 	})
 	return http.Serve(l, nil)
+}
+
+// behaveWhileLoading does what a test asks for by the template.
+func behaveWhileLoading() {
+	switch seen := lookAround(); {
+	case strings.Contains(seen, "die while loading"):
+		fmt.Println("out of memory")
+		os.Exit(3)
+	case strings.Contains(seen, "load for ever"):
+		fmt.Println("loading for ever")
+		select {}
+	}
 }
 
 func writeAnswer(w io.Writer, text string) {
@@ -146,6 +160,44 @@ func startStandIn(t *testing.T, spec backends.Spec) *ollama.Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestLoadingFails: what a runtime wrote is told if it dies while it loads, and one that loads for ever is given up.
+func TestLoadingFails(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what string
+		want error
+		text string
+	}{
+		{"die while loading", backends.ErrFailed, "out of memory"},
+		{"load for ever", context.Canceled, "not ready"},
+	} {
+		var said lines
+		runtimeDir := t.TempDir()
+		s, err := ollama.New(ollama.Config{Command: self, RuntimeDir: runtimeDir, Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var patient sync.WaitGroup
+		if errors.Is(tt.want, context.Canceled) {
+			patient.Go(func() {
+				defer cancel()
+				said.waitFor(t, "loading for ever")
+			})
+		}
+		err = s.Start(ctx, backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), backends.Spec{ChatTemplate: chatTemplate + tt.what})
+		if !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
+			t.Errorf("%s: Start() = %v, want %v with %q", tt.what, err, tt.want, tt.text)
+		}
+		patient.Wait()
+		cancel()
+		checkNothingLeft(t, s, runtimeDir)
+	}
 }
 
 func TestBrokenAnswers(t *testing.T) {
