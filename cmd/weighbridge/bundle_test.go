@@ -437,3 +437,21 @@ func mustGlob(t *testing.T, pattern string) []string {
 	}
 	return names
 }
+
+// TestBundleMeetsAnotherPolicy: a policy that was accepted here while the bundle was read is not overwritten by the bundle's.
+func TestBundleMeetsAnotherPolicy(t *testing.T) {
+	e := newExporter(t)
+	state := filepath.Join(e.Dir, "state")
+	if err := store.CreateState(state); err != nil {
+		t.Fatal(err)
+	}
+	first := e.rotate(t, state, nil, 1)
+	in, err := readSite(e.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.rotate(t, state, first, 2)
+	if _, err := in.policyTaker([]update{{}}, true); err == nil || !strings.Contains(err.Error(), "another policy was accepted here meanwhile") {
+		t.Errorf("policyTaker = %v, want it refused", err)
+	}
+}

@@ -240,9 +240,10 @@ func (ch *channel) load(ctx context.Context) error {
 	err := ch.bringUp(ctx)
 	switch w := ch.warm.Load(); {
 	case errors.Is(err, errStart) && w != nil && ch.warm.CompareAndSwap(w, nil):
-		// A runtime needs memory of its own, which what is kept warm may take.
-		ch.retire(w, drainLimit)
-		err = ch.bringUp(ctx)
+		// A runtime needs memory of its own, which what is kept warm may take: it is free once that has left.
+		if err = ch.meanwhile(ctx, func(ctx context.Context) error { ch.leave(ctx, w, drainLimit); return nil }); err == nil {
+			err = ch.bringUp(ctx)
+		}
 	case errors.Is(err, seal.ErrTooLarge) && ch.current.Load() != nil:
 		err = ch.swapInGap(ctx, err)
 	}

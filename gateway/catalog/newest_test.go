@@ -222,3 +222,21 @@ func TestWhatServesDidNotStop(t *testing.T) {
 		t.Error("the log says that what serves has stopped")
 	}
 }
+
+// TestWarmMakesRoomForARuntime: where a runtime does not start, what is kept warm goes, and then it is tried once more.
+func TestWarmMakesRoomForARuntime(t *testing.T) {
+	s, stage, a, first := newStagedGapSite(t, gib)
+	b := s.release("b.gguf", 2, nil)
+	stage.next(t).verdict <- nil
+	s.untilServes(b)
+	s.until("A is warm", func(st catalog.Status) bool { return st.Warm == string(a) })
+	s.writeModel("c.gguf", tinygguf.Config{Sentence: "I am version C."})
+	c := s.release("c.gguf", 3, nil)
+	stage.next(t).verdict <- errors.New("there is no memory for its cache")
+	again := stage.next(t)
+	if got := first.state.Load(); got != backends.Stopped {
+		t.Errorf("the warm runtime is %v when the next is started again, want it gone", got)
+	}
+	again.verdict <- nil
+	s.untilServes(c)
+}

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/audit"
 	"github.com/weighbridge/weighbridge/gateway/audit/audittest"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/store"
 	"github.com/weighbridge/weighbridge/verifier/store/crashtest"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -215,4 +217,33 @@ func TestStatementsAreRecorded(t *testing.T) {
 	}
 	wantRefused = []string{trust.RuleLifecycle, trust.RuleSignature, trust.RuleUnknownIdentity}
 	until("bob's is refused, and nothing is recorded again")
+}
+
+// TestNobodysRefusalsAreBounded: who can write into a directory of statements does not fill the log's disk by that.
+func TestNobodysRefusalsAreBounded(t *testing.T) {
+	const bound = 100
+	s := newWorld(t)
+	s.backend = newStage().backend
+	dir := filepath.Join(t.TempDir(), "audit")
+	s.trail = audittest.OpenAt(t, dir)
+	for n := range bound + 20 {
+		if err := os.WriteFile(filepath.Join(s.Statements, fmt.Sprintf("torn-%d.json", n)), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start(gib)
+	count := func(kind audit.Kind) (n int) {
+		for _, k := range kinds(t, dir) {
+			if k == kind {
+				n++
+			}
+		}
+		return n
+	}
+	s.until("the first are recorded", func(catalog.Status) bool { return count(audit.KindStatementRefused) >= bound })
+	s.Approve(statement.ID("sha256:"+strings.Repeat("1", 64)), trusttest.Alice, trust.Approval{})
+	s.until("what counts is recorded all the same", func(catalog.Status) bool { return count(audit.KindStatementAccepted) == 1 })
+	if n := count(audit.KindStatementRefused); n != bound {
+		t.Errorf("%d refusals are recorded within an hour, want %d", n, bound)
+	}
 }
