@@ -91,7 +91,7 @@ func endHints(channels map[string]channelStatus, now time.Time) []string {
 // loadStatus is how far a release has come.
 type loadStatus struct {
 	Release     string  `json:"release"`
-	Phase       string  `json:"phase"` // read or start
+	Phase       string  `json:"phase"` // read, start, warm-up or record
 	Bytes       int64   `json:"bytes"`
 	Total       int64   `json:"total"`
 	Rate        float64 `json:"rate"` // bytes a second
@@ -100,10 +100,13 @@ type loadStatus struct {
 
 // String says it on one line, with a bar.
 func (l loadStatus) String() string {
-	if l.Phase != "read" || l.Total == 0 {
-		return fmt.Sprintf("%.19s: starting the runtime", l.Release)
+	doing := map[string]string{
+		"read": "reading the weights", "start": "starting the runtime", "warm-up": "asking the first question", "record": "recording the switch",
+	}[l.Phase]
+	if l.Phase == "read" && l.Total > 0 {
+		doing = bar(l.Bytes, l.Total, l.Rate)
 	}
-	return fmt.Sprintf("%.19s: %s", l.Release, bar(l.Bytes, l.Total, l.Rate))
+	return fmt.Sprintf("%.19s: %s", l.Release, doing)
 }
 
 // memoryStatus is the memory for weights in `status --json`.

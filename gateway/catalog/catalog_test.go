@@ -14,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weighbridge/weighbridge/backends"
@@ -50,6 +51,7 @@ type site struct {
 	lease   trust.Lease
 	trail   catalog.Trail // one is opened if there is none
 	meter   metric.Meter
+	tracer  trace.Tracer
 }
 
 func newSite(t *testing.T, memory int64) *site {
@@ -79,7 +81,7 @@ func newWorld(t *testing.T) *site {
 	}
 	s.state = state
 	t.Cleanup(func() { state.Close() })
-	s.now, s.meter = time.Now, metricnoop.Meter{}
+	s.now, s.meter, s.tracer = time.Now, metricnoop.Meter{}, tracenoop.NewTracerProvider().Tracer("")
 	s.backend = func(string) (backends.Backend, error) {
 		return llamacpp.New(llamacpp.Config{Command: backendtest.LlamaServer(t), RuntimeDir: s.sockets, Log: s.log()})
 	}
@@ -116,7 +118,7 @@ func (s *site) start(memory int64) {
 	s.sockets = s.t.TempDir()
 	s.cat, err = catalog.New(catalog.Config{
 		State: s.state, Trail: s.openTrail(), Pool: seal.NewPool(memory), NewBackend: s.backend, Now: s.now, Log: s.log(),
-		Meter: s.meter, Tracer: tracenoop.NewTracerProvider().Tracer(""),
+		Meter: s.meter, Tracer: s.tracer,
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -169,6 +169,7 @@ func (ch *channel) reconcile(ctx context.Context) {
 
 // step does what the newest word asks for. errSuperseded means that there is a newer one by now.
 func (ch *channel) step(ctx context.Context) error {
+	defer ch.progress.Store(nil)
 	d, r := ch.wanted.decision, ch.current.Load()
 	switch {
 	case d.Serve == "" && r != nil: // else hear had stopped it
@@ -178,10 +179,10 @@ func (ch *channel) step(ctx context.Context) error {
 		ch.set(StateNone, whyNot(d))
 		return nil
 	case r == nil || r.release != d.Serve:
-		return ch.load(ctx)
+		return ch.traced(ctx, ch.load)
 	case r.backend.Status().State == backends.Failed:
 		if ch.mayRevive(r) {
-			return ch.restart(ctx, r)
+			return ch.traced(ctx, func(ctx context.Context) error { return ch.restart(ctx, r) })
 		}
 		return nil // checkEvery asks again
 	default:
@@ -301,9 +302,7 @@ func (ch *channel) comeBack(ctx context.Context, w *running) error {
 
 // prepare makes a target run, by start; it gives up when another release is wanted meanwhile.
 func (ch *channel) prepare(ctx context.Context, t target, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
-	p := newProgress(ch.name, t.decision.Serve)
-	ch.progress.Store(p)
-	defer ch.progress.Store(nil)
+	p := ch.begin(t.decision.Serve)
 	var r *running
 	err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
 		r, err = start(ctx, p, t)

@@ -39,16 +39,22 @@ func (ch *channel) meanwhile(ctx context.Context, do func(context.Context) error
 // serve, until the newest does: what it replaces is behind the floor.
 func (ch *channel) commit(ctx context.Context, r *running) error {
 	d := ch.wanted.decision
+	p := ch.progress.Load()
 	for r.epoch.Load() != ch.wanted.decision.Epoch || ch.wanted.decision.Serve != r.release {
 		t := ch.wanted
 		if r.release != t.decision.Serve || !r.suits(t.decision) {
 			return errSuperseded
 		}
+		if p == nil || p.release != r.release {
+			p = ch.begin(r.release)
+		}
 		// A disk that does not answer must not keep the channel from hearing that it has to stop.
 		var recorded, done bool
-		err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
-			recorded, done, err = ch.accept(ctx, r, t)
-			return err
+		err := ch.meanwhile(ctx, func(ctx context.Context) error {
+			return ch.c.during(ctx, p, phaseRecord, func(ctx context.Context) (err error) {
+				recorded, done, err = ch.accept(ctx, r, t)
+				return err
+			})
 		})
 		newest := ch.wanted.decision
 		if done {

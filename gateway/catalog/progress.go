@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
@@ -14,23 +15,26 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
-// The phases of bringing a release up.
+// The phases of a swap, in order. The last two are of the release that is replaced.
 const (
 	phaseRead   = "read"    // and hash and seal
 	phaseStart  = "start"   // the runtime
 	phaseWarmUp = "warm-up" // its first question
+	phaseRecord = "record"  // in the audit log and the floor; then it serves
+	phaseDrain  = "drain"   // its last requests
+	phaseStop   = "stop"    // its runtime
 )
 
 // Load is how far a release has come that is being brought up.
 type Load struct {
 	Release      string
-	Phase        string // "read" (and hashed and sealed), "start" (of the runtime) or "warm-up"
+	Phase        string // "read" (and hashed and sealed), "start" (of the runtime), "warm-up" or "record"
 	Bytes, Total int64  // of the weights that were read, and in all
 	Rate         float64
 	Left         time.Duration // until all is read at Rate, which is in bytes a second
 }
 
-// A progress is what becomes of one attempt to bring a release up. It is told and asked concurrently.
+// A progress is what becomes of one attempt to have a release serve. It is told and asked concurrently.
 type progress struct {
 	channel string
 	release statement.ID
@@ -75,6 +79,53 @@ func (p *progress) load() *Load {
 		}
 	}
 	return l
+}
+
+// begin shows that a release is being brought up, until the step that does so is over.
+func (ch *channel) begin(release statement.ID) *progress {
+	p := newProgress(ch.name, release)
+	ch.progress.Store(p)
+	return p
+}
+
+// traced does one attempt to have what is wanted serve, under a span of its own.
+func (ch *channel) traced(ctx context.Context, do func(context.Context) error) error {
+	ctx, span := ch.c.cfg.Tracer.Start(ctx, "swap "+ch.name, trace.WithAttributes(
+		attribute.String("weighbridge.channel", ch.name), attribute.String("weighbridge.release", string(ch.wanted.decision.Serve))))
+	defer span.End()
+	err := do(ctx)
+	if err != nil {
+		span.SetStatus(codes.Error, firstLine(err))
+	}
+	return err
+}
+
+// during does one phase of having a release serve: as status shows it, and as the log, a span and a metric tell.
+func (c *Catalog) during(ctx context.Context, p *progress, phase string, do func(context.Context) error) error {
+	p.phase.Store(phase)
+	return c.phase(ctx, p.channel, p.release, phase, do)
+}
+
+// phase does one phase of a swap, and has the log, a span and a metric tell of it.
+func (c *Catalog) phase(ctx context.Context, channel string, release statement.ID, phase string, do func(context.Context) error) error {
+	ctx, span := c.cfg.Tracer.Start(ctx, phase, trace.WithAttributes(
+		attribute.String("weighbridge.channel", channel), attribute.String("weighbridge.release", string(release))))
+	defer span.End()
+	log := c.cfg.Log.With("channel", channel, "release", release, "phase", phase)
+	log.Info("phase begins")
+	begun := c.cfg.Now()
+	err := do(ctx)
+	took := c.cfg.Now().Sub(begun).Seconds()
+	outcome := "done"
+	if err != nil {
+		outcome = "failed"
+		span.SetStatus(codes.Error, firstLine(err))
+		log = log.With("err", err)
+	}
+	log.Info("phase ends", "outcome", outcome, "seconds", took)
+	c.metrics.swaps.Record(ctx, took, metric.WithAttributes(
+		attribute.String("channel", channel), attribute.String("phase", phase), attribute.String("outcome", outcome)))
+	return err
 }
 
 // traceFile makes a span of each phase of loading a file, and counts it. The phases of a file overlap, so that a span

@@ -45,10 +45,12 @@ var errStart = errors.New("start runtime")
 
 // start turns a decided release into a running one: find, verify, seal, start, warm up. On an error nothing is left.
 func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, error) {
-	ctx, span := c.cfg.Tracer.Start(ctx, "load "+p.channel)
-	defer span.End()
 	begun := c.cfg.Now()
-	memory, err := c.read(ctx, p, t)
+	var memory loaded
+	err := c.during(ctx, p, phaseRead, func(ctx context.Context) (err error) {
+		memory, err = c.read(ctx, p, t)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -63,16 +65,16 @@ func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, e
 
 // launch starts a runtime on sealed memory, which it keeps if it returns no error, and asks it the release's warm-up prompt.
 func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory loaded) (*running, error) {
-	p.phase.Store(phaseStart)
-	ctx, span := c.cfg.Tracer.Start(ctx, "start runtime")
-	defer span.End()
 	d := t.decision
 	backend, err := c.cfg.NewBackend(d.Release.Runtime.Kind)
 	if err != nil {
 		return nil, err
 	}
 	begun := c.cfg.Now()
-	if err := backend.Start(ctx, memory.weights, memory.spec(d.Release)); err != nil {
+	err = c.during(ctx, p, phaseStart, func(ctx context.Context) error {
+		return backend.Start(ctx, memory.weights, memory.spec(d.Release))
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", errStart, err), stopBackend(backend))
 	}
 	box := backend.Status().Sandbox
@@ -80,8 +82,8 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 		return nil, errors.Join(fmt.Errorf("the runtime's sandbox is %s, and the channel asks for %s: %s", box.Level, d.Sandbox, strings.Join(box.Missing, "; ")),
 			stopBackend(backend))
 	}
-	p.phase.Store(phaseWarmUp)
-	if err := warmUp(ctx, backend, d.Release.Warmup); err != nil {
+	err = c.during(ctx, p, phaseWarmUp, func(ctx context.Context) error { return warmUp(ctx, backend, d.Release.Warmup) })
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up: %w", err), stopBackend(backend))
 	}
 	if backend.Status().GaveBack {
@@ -164,24 +166,27 @@ func (r *running) requests() int64 {
 	return r.inflight
 }
 
-// retire lets requests finish for as long as drain and ctx, then stops the runtime and lets the memory go.
-func (r *running) retire(ctx context.Context, drain time.Duration) {
+// close lets no request in any more.
+func (r *running) close() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.closing = true
 	if r.inflight == 0 {
 		close(r.idle)
 	}
-	r.mu.Unlock()
-	if drain > 0 {
-		ctx, cancel := context.WithTimeout(ctx, drain)
-		defer cancel()
-		select {
-		case <-r.idle:
-		case <-ctx.Done():
-			r.c.cfg.Log.Warn("requests were interrupted", "release", r.release, "requests", r.requests(), "err", ctx.Err())
-		}
+}
+
+// drain lets requests finish for as long as limit and ctx, once r is closed. It is an error if some did not.
+func (r *running) drain(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	select {
+	case <-r.idle:
+		return nil
+	case <-ctx.Done():
+		r.c.cfg.Log.Warn("requests were interrupted", "release", r.release, "requests", r.requests(), "err", ctx.Err())
+		return ctx.Err()
 	}
-	r.discard()
 }
 
 // enlarge begins to move sealed weights into huge pages, while they serve already: no load waits for that.
@@ -205,16 +210,25 @@ func (r *running) enlarge() {
 	})
 }
 
-// discard stops the runtime at once and lets the memory go.
-func (r *running) discard() {
+// end stops the runtime at once and lets the memory go.
+func (r *running) end() error {
+	var errs []error
 	if err := stopBackend(r.backend); err != nil {
-		r.c.cfg.Log.Error("runtime did not stop cleanly", "release", r.release, "err", err)
+		errs = append(errs, fmt.Errorf("stop the runtime: %w", err))
 	}
 	if r.endEnlarging != nil {
 		r.endEnlarging()
 	}
 	if err := r.memory.close(); err != nil {
-		r.c.cfg.Log.Error("sealed weights were not let go", "release", r.release, "err", err)
+		errs = append(errs, fmt.Errorf("let sealed weights go: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// discard is end of what did not come to serve.
+func (r *running) discard() {
+	if err := r.end(); err != nil {
+		r.c.cfg.Log.Error("release was not ended cleanly", "release", r.release, "err", err)
 	}
 }
 

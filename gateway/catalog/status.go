@@ -100,7 +100,8 @@ type metrics struct {
 	loads    metric.Int64Counter
 	duration metric.Float64Histogram
 	bytes    metric.Int64Counter
-	phases   metric.Float64Histogram
+	phases   metric.Float64Histogram // of one file
+	swaps    metric.Float64Histogram // of one phase of a swap
 }
 
 func newMetrics(m metric.Meter) (metrics, error) {
@@ -119,7 +120,12 @@ func newMetrics(m metric.Meter) (metrics, error) {
 	}
 	phases, err := m.Float64Histogram("weighbridge.load.phase.duration", metric.WithUnit("s"),
 		metric.WithDescription("work on one file, by phase: read (waiting for the device), hash, copy, seal"))
-	return metrics{loads, duration, bytes, phases}, err
+	if err != nil {
+		return metrics{}, err
+	}
+	swaps, err := m.Float64Histogram("weighbridge.swap.phase.duration", metric.WithUnit("s"),
+		metric.WithDescription("one phase of a swap, by channel and outcome: read, start, warm-up, record; then drain and stop, of what is replaced"))
+	return metrics{loads, duration, bytes, phases, swaps}, err
 }
 
 func (m metrics) loaded(ctx context.Context, channel string, took time.Duration, err error) {

@@ -82,7 +82,11 @@ func (ch *channel) leave(ctx context.Context, old *running, drain time.Duration)
 	ch.mu.Lock()
 	ch.leaving[old] = end
 	ch.mu.Unlock()
-	old.retire(ctx, drain)
+	old.close()
+	if drain > 0 {
+		_ = ch.c.phase(ctx, ch.name, old.release, phaseDrain, func(ctx context.Context) error { return old.drain(ctx, drain) })
+	}
+	_ = ch.c.phase(ctx, ch.name, old.release, phaseStop, func(context.Context) error { return old.end() })
 	ch.mu.Lock()
 	delete(ch.leaving, old)
 	ch.mu.Unlock()
