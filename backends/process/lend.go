@@ -55,6 +55,10 @@ func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 	if err := unix.CloseRange(FirstFile, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
+	parent, err := unix.PidfdOpen(spec.Parent, 0)
+	if err != nil || os.Getppid() != spec.Parent {
+		return errors.Join(errors.New("the parent has ended"), err)
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	if spec.Lent == 0 { // else the child has to reach it
@@ -90,10 +94,14 @@ func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 			}
 		}()
 	}
-	orphaned := make(chan struct{})
 	if spec.Network {
+		go serveDials(spec.control())
+	}
+	var orphaned chan struct{}
+	if spec.Namespaces == sharedNamespaces { // else all end with the namespace
+		orphaned = make(chan struct{})
 		go func() {
-			serveDials(spec.control())
+			untilReadable(parent)
 			close(orphaned)
 		}()
 	}

@@ -157,9 +157,15 @@ func TestNetworkLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestNetworkDiesWithItsParent kills what started a runtime: nothing of it is left, down to its own child.
-func TestNetworkDiesWithItsParent(t *testing.T) {
-	parent := exec.Command("/proc/self/exe", "network parent", t.TempDir())
+// TestDiesWithItsParent kills what started a runtime: nothing of it is left, down to its own child.
+func TestDiesWithItsParent(t *testing.T) {
+	for mode, want := range map[string]int{"parent": 1, "lending parent": 3, "network parent": 3} { // with the one beside it, and its child
+		t.Run(mode, func(t *testing.T) { testDiesWithItsParent(t, mode, want) })
+	}
+}
+
+func testDiesWithItsParent(t *testing.T, mode string, want int) {
+	parent := exec.Command("/proc/self/exe", mode, t.TempDir())
 	parent.Args[0] = standin
 	out, err := parent.StdoutPipe()
 	if err != nil {
@@ -175,8 +181,8 @@ func TestNetworkDiesWithItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	processes := below(t, parent.Process.Pid)
-	if len(processes) != 3 {
-		t.Errorf("processes %v are there, want the one beside the runtime, it, and its child", processes)
+	if len(processes) != want {
+		t.Errorf("processes %v are there, want %d", processes, want)
 	}
 	var watched []int
 	for _, pid := range processes {
@@ -236,7 +242,7 @@ func TestNetworkElsewhere(t *testing.T) {
 		{"without namespaces", noNamespace + "=1", "no namespaces of its own", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^(TestSandbox|TestNetwork|TestNetworkLeavesNothing|TestNetworkDiesWithItsParent)$")
+			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^(TestSandbox|TestNetwork|TestNetworkLeavesNothing|TestDiesWithItsParent)$")
 			cmd.Env = append(os.Environ(), again+"=1", tt.env)
 			cmd.SysProcAttr = &syscall.SysProcAttr{
 				Cloneflags:  unix.CLONE_NEWUSER,

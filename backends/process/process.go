@@ -318,13 +318,18 @@ func (p *Process) wait() {
 // killAndWait ends the process of a pidfd, which is not our child, and closes it when that is gone.
 func killAndWait(pidfd int) {
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it may have ended
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	untilReadable(pidfd)
+	unix.Close(pidfd)
+}
+
+// untilReadable waits until there is something to read. Of a pidfd: until its process has ended.
+func untilReadable(fd int) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
-			break
+			return
 		}
 	}
-	unix.Close(pidfd)
 }
 
 // socketPair returns two ends of a socket, the first one ours. The runtime can open what lends files to it by the

@@ -81,6 +81,7 @@ func (r sandboxReport) level() backends.Sandbox {
 	lacks(!r.Seccomp && r.Landlock < 4, "no seccomp filter: it can use the network")
 	lacks(!r.Seccomp && r.Landlock >= 4 && r.Landlock < 10, "no seccomp filter: it can send datagrams and reach local sockets")
 	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
+	lacks(!r.Seccomp && !r.Namespaces, "no seccomp filter: a process that it makes may outlive the gateway")
 	lacks(r.NoSeccomp != "", r.NoSeccomp)
 	lacks(r.NoNamespaces != "", "no namespaces of its own ("+r.NoNamespaces+"): it can use the network; others on this machine can "+
 		"talk to it and answer in its place, and its user's other processes take its files away")
@@ -134,7 +135,7 @@ func runSandboxed(args []string) error {
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{NoNamespaces: strings.TrimPrefix(err.Error(), errNoNamespaces.Error()+": ")}))
 	case err != nil:
 		return errors.Join(err, json.MarshalWrite(report, sandboxReport{Error: err.Error()}))
-	case spec.Lent > 0 || spec.Network:
+	case spec.stays():
 		return stay(spec, report, rep)
 	}
 	if err := json.MarshalWrite(report, rep); err != nil {
@@ -176,7 +177,7 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 		return rep, err
 	}
 	// Best effort: the report says if the kernel has no filter, and why.
-	if err := restrictCalls(spec.Network); err != nil {
+	if err := restrictCalls(spec.Network, spec.stays()); err != nil {
 		rep.NoSeccomp = err.Error()
 	} else {
 		rep.Seccomp = true
@@ -184,10 +185,13 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	return rep, nil
 }
 
+// stays reports whether this process stays beside the runtime, as its parent.
+func (s sandboxSpec) stays() bool { return s.Lent > 0 || s.Network }
+
 // dieWithParent asks for SIGKILL when the parent ends, and looks whether it had ended before we asked. A process beside a
-// runtime that has no namespace of processes learns by another way that the parent has ended, and lives to end all.
+// runtime that has no namespace of processes lives to end all: see [stay].
 func (s sandboxSpec) dieWithParent() error {
-	if !s.Network || s.Namespaces != sharedNamespaces {
+	if !s.stays() || s.Namespaces != sharedNamespaces {
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 			return fmt.Errorf("set parent death signal: %w", err)
 		}

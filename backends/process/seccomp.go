@@ -20,19 +20,25 @@ const (
 // x32Bit marks system calls of a second interface to amd64 kernels, whose numbers the filter does not know.
 const x32Bit = 0x40000000
 
+// forks are the numbers of the calls beside clone that make processes, where there are any.
+var forks = map[string][]uint32{"amd64": {57, 58}} // fork and vfork
+
 // restrictCalls installs a filter that leaves this process, and what it executes, no socket but a listening one with a
 // path: sockets are UNIX streams only, and nothing can be connected. That covers what Landlock does not yet: datagrams,
 // netlink, raw sockets, and the local sockets of other services, such as the SPIFFE Workload API, which would give a
 // runtime the gateway's own identity. io_uring is refused because it makes sockets past any filter.
 //
+// Unless it may have processes it makes threads only: the signal by which it ends with its parent is not passed on to a
+// process that it forks, and would leave that behind.
+//
 // With a network the sockets are TCP only, and may be connected: where to is up to the namespace that they are in. They
 // reach no local socket, whatever its path.
-func restrictCalls(network bool) error {
+func restrictCalls(network, processes bool) error {
 	arch, known := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
 	if !known {
 		return errors.New("no filter for this architecture")
 	}
-	filter := program(arch, network)
+	filter := program(arch, network, processes)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	failed, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
@@ -43,7 +49,7 @@ func restrictCalls(network bool) error {
 	return nil
 }
 
-func program(arch uint32, network bool) []unix.SockFilter {
+func program(arch uint32, network, processes bool) []unix.SockFilter {
 	load := func(offset uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
 	}
@@ -68,6 +74,20 @@ func program(arch uint32, network bool) []unix.SockFilter {
 	add(when(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, refuse(unix.ENOSYS))...)
 	if !network {
 		add(when(unix.BPF_JEQ, unix.SYS_CONNECT, refuse(unix.EACCES))...)
+	}
+	if !processes {
+		for _, number := range forks[runtime.GOARCH] {
+			add(when(unix.BPF_JEQ, number, refuse(unix.EPERM))...)
+		}
+		// Its flags are in memory, where a filter can't look: C libraries do without it then.
+		add(when(unix.BPF_JEQ, unix.SYS_CLONE3, refuse(unix.ENOSYS))...)
+		thread := []unix.SockFilter{
+			load(dataArg0),
+			{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_THREAD, Jt: 1, Jf: 0},
+			refuse(unix.EPERM), ret(unix.SECCOMP_RET_ALLOW),
+		}
+		add(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jt: 0, Jf: uint8(len(thread))})
+		add(thread...)
 	}
 	// It stays in the group, and under the signal, by which it is ended.
 	add(when(unix.BPF_JEQ, unix.SYS_SETSID, refuse(unix.EPERM))...)

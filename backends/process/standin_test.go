@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -72,27 +71,50 @@ func behave(mode string, args []string) {
 			fmt.Println("line", i)
 		}
 		os.Exit(3)
-	case "parent": // of a child that would outlive it
-		p, err := process.Start(process.Config{Exec: copyOfSelf(), Name: standin, Args: []string{"quiet"}, Dir: args[0], Log: slog.New(slog.DiscardHandler)})
-		fmt.Println(p.PID(), err)
-		forever()
-	case "network parent": // of one with a network, and with a child of its own
-		lines := newLineLog()
-		p, err := process.Start(process.Config{
-			Exec: copyOfSelf(), Name: standin, Args: []string{"serve", "child", fmt.Sprint(port)}, Dir: args[0], Log: lines.logger(), Network: true, ExecPath: "standin",
-		})
-		for err == nil {
-			more := lines.more()
-			if strings.Contains(lines.all(), "grandchild: ") {
-				break
-			}
-			<-more
+	case "fork": // and stay
+		if pid := fork(); pid > 0 {
+			fmt.Println("grandchild:", pid)
 		}
-		fmt.Println(p.PID(), err)
 		forever()
+	case "parent": // of a child that would outlive it
+		beParent("", process.Config{Args: []string{"quiet"}, Dir: args[0]})
+	case "lending parent": // of one with a child of its own
+		executable := copyOfSelf()
+		beParent("grandchild: ", process.Config{Args: []string{"fork"}, Dir: args[0], Lent: []*os.File{executable}})
+	case "network parent": // of one with a network, and with a child of its own
+		beParent("grandchild: ", process.Config{Args: []string{"serve", "child", fmt.Sprint(port)}, Dir: args[0], Network: true, ExecPath: "standin"})
+	case "end":
 	default:
 		panic("unknown mode " + mode)
 	}
+}
+
+// beParent starts a child, says when that has written a line, and stays.
+func beParent(line string, c process.Config) {
+	lines := newLineLog()
+	c.Exec, c.Name, c.Log = copyOfSelf(), standin, lines.logger()
+	p, err := process.Start(c)
+	for err == nil {
+		more := lines.more()
+		if strings.Contains(lines.all(), line) {
+			break
+		}
+		<-more
+	}
+	fmt.Println(p.PID(), err)
+	forever()
+}
+
+// fork makes a process like a program without Go's care would: it only waits. It returns 0 if it may not.
+func fork() (pid int) {
+	got, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	for got == 0 { // the new one: of all threads it has this one, and nothing that it could use
+		syscall.RawSyscall(syscall.SYS_RT_SIGSUSPEND, 0, 8, 0)
+	}
+	return int(got)
 }
 
 func forever() {
@@ -136,6 +158,20 @@ func probe(outside, socket, port string) probed {
 			return os.ErrNotExist
 		}
 		return exec.Command(found[0]).Run()
+	}())
+	try("start a process", func() error {
+		again := exec.Command("/proc/self/exe", "end")
+		again.Args[0] = standin
+		return again.Run()
+	}())
+	try("fork", func() error {
+		pid := fork()
+		if pid == 0 {
+			return os.ErrPermission
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		_, err := syscall.Wait4(pid, nil, 0, nil)
+		return err
 	}())
 	for _, network := range []string{"tcp", "udp", "unix", "unixgram"} {
 		address := map[string]string{"tcp": "127.0.0.1:9", "udp": "127.0.0.1:9", "unix": socket, "unixgram": socket}[network]
