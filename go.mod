@@ -15,6 +15,7 @@ require (
 	github.com/opencontainers/go-digest v1.0.0 // digests in OCI manifests
 	github.com/opencontainers/image-spec v1.1.1 // the manifests of bundles
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
+	github.com/prometheus/procfs v0.22.0 // what runtimes take of the processor and of memory
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested as users type them
 	github.com/secure-systems-lab/go-securesystemslib v0.11.0 // the DSSE pre-authentication encoding
 	github.com/sigstore/protobuf-specs v0.5.1 // the shape of bundles and log entries that sigstore-go verifies
@@ -101,7 +102,6 @@ require (
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
-	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/sassoftware/relic v7.2.1+incompatible // indirect
 	github.com/shibumi/go-pathspec v1.3.0 // indirect
 	github.com/sigstore/rekor v1.5.3 // indirect

@@ -222,7 +222,7 @@ func TestServe(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), second) || !strings.Contains(string(out), `"state": "ready"`) {
 		t.Errorf("status = %s, %v, want %s ready", out, err, second)
 	}
-	for _, want := range []string{`"memory"`, `"inUse"`, `"kind": "policy"`, `"at": "2100-01-01T00:00:00Z"`} {
+	for _, want := range []string{`"memory"`, `"inUse"`, `"kind": "policy"`, `"at": "2100-01-01T00:00:00Z"`, `"role": "serves"`, `"role": "warm"`, `"processes": 1`} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("status = %s, want %s", out, want)
 		}
@@ -236,7 +236,8 @@ func TestServe(t *testing.T) {
 	defer metrics.Body.Close()
 	data, _ := io.ReadAll(metrics.Body)
 	for _, want := range []string{"weighbridge_load_count", "weighbridge_load_bytes", `weighbridge_expiry_time_seconds{kind="svid"}`,
-		`weighbridge_expiry_time_seconds{kind="policy"} 4.1024448e+09`, `weighbridge_channel_serving{channel="chat"} 1`, `weighbridge_load_phase_duration_seconds_count{phase="hash"}`} {
+		`weighbridge_expiry_time_seconds{kind="policy"} 4.1024448e+09`, `weighbridge_channel_serving{channel="chat"} 1`, `weighbridge_load_phase_duration_seconds_count{phase="hash"}`,
+		`weighbridge_swap_phase_duration_seconds_count{channel="chat",outcome="done",phase="record"} 2`, `weighbridge_runtime_memory_bytes{channel="chat",role="serves"}`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("metrics hold no %s:\n%s", want, data)
 		}

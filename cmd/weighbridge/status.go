@@ -48,6 +48,29 @@ type channelStatus struct {
 
 	Load *loadStatus `json:"load,omitzero"` // what is being brought up
 	Ends []endStatus `json:"ends,omitzero"` // of what the decision to serve the release rests on
+
+	Runtimes []runtimeStatus `json:"runtimes,omitzero"` // of watch there are none
+}
+
+// runtimeStatus is a runtime that is there for a channel, and what it takes.
+type runtimeStatus struct {
+	Release    string   `json:"release"`
+	Role       string   `json:"role"` // serves, warm or drains
+	Kind       string   `json:"kind"`
+	State      string   `json:"state"`
+	PID        int64    `json:"pid"`
+	Processes  int64    `json:"processes"`
+	Restarts   int64    `json:"restarts"`
+	Build      string   `json:"build"`
+	CPUSeconds float64  `json:"cpuSeconds"`
+	Memory     int64    `json:"memory"`  // bytes, without the sealed weights
+	Missing    []string `json:"missing"` // of the sandbox, and what that leaves open
+}
+
+// String says it on one line.
+func (r runtimeStatus) String() string {
+	return fmt.Sprintf("%s %s (%s, process %d): %s of memory beside the weights, %.0f s of processor time, restarted %d times",
+		r.Kind, r.Role, r.State, r.PID, humanize.IBytes(uint64(r.Memory)), r.CPUSeconds, r.Restarts)
 }
 
 // endStatus is when something stops counting.
@@ -178,6 +201,12 @@ func printStatus(s streams, g gatewayStatus, asJSON bool) error {
 		if l := g.Channels[name].Load; l != nil {
 			fmt.Fprintf(s.out, "%s loads %s\n", name, l)
 		}
+		for _, r := range g.Channels[name].Runtimes {
+			fmt.Fprintf(s.out, "%s: %s\n", name, r)
+			for _, missing := range r.Missing {
+				fmt.Fprintf(s.out, "%s: its sandbox: %s\n", name, missing)
+			}
+		}
 		if warm := g.Channels[name].Warm; warm != "" {
 			fmt.Fprintf(s.out, "%s keeps %.19s warm: going back to it takes a moment\n", name, warm)
 		}
@@ -278,6 +307,12 @@ func statusOf(ch *controlv1.Channel) channelStatus {
 	}
 	for _, end := range ch.GetEnds() {
 		s.Ends = append(s.Ends, endStatus{end.GetKind(), end.GetTime().AsTime(), end.GetIdentity()})
+	}
+	for _, r := range ch.GetRuntimes() {
+		s.Runtimes = append(s.Runtimes, runtimeStatus{
+			r.GetRelease(), r.GetRole(), r.GetKind(), r.GetState(), r.GetPid(), r.GetProcesses(), r.GetRestarts(), r.GetBuild(),
+			r.GetCpuSeconds(), r.GetMemory(), append([]string{}, r.GetMissing()...),
+		})
 	}
 	if l := ch.GetLoad(); l != nil {
 		s.Load = &loadStatus{l.GetRelease(), l.GetPhase(), l.GetBytes(), l.GetTotal(), l.GetRate(), l.GetSecondsLeft()}

@@ -243,6 +243,15 @@ func (c *Catalog) Status() map[string]Status {
 	return all
 }
 
+// Runtimes returns the runtimes that are there for each channel, by its name.
+func (c *Catalog) Runtimes() map[string][]Runtime {
+	all := map[string][]Runtime{}
+	for name, ch := range *c.channels.Load() {
+		all[name] = ch.runtimes()
+	}
+	return all
+}
+
 // Policy returns the trust policy in force, nil before Run.
 func (c *Catalog) Policy() *trust.Policy {
 	if in := c.shown.Load(); in != nil {

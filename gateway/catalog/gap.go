@@ -150,15 +150,22 @@ func (c *Catalog) own(r *running) (n int64) {
 
 // holders are what of the channel holds memory for weights, but for what is being brought up.
 func (ch *channel) holders() []*running {
+	serves, warm, leaving := ch.roles()
+	return slices.Concat(serves, warm, leaving)
+}
+
+// roles are what serves, what is kept warm, and what finishes its last requests.
+func (ch *channel) roles() (serves, warm, leaving []*running) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	all := slices.Collect(maps.Keys(ch.leaving))
-	for _, r := range []*running{ch.current.Load(), ch.warm.Load()} {
-		if r != nil {
-			all = append(all, r)
-		}
+	leaving = slices.Collect(maps.Keys(ch.leaving))
+	if r := ch.current.Load(); r != nil {
+		serves = append(serves, r)
 	}
-	return all
+	if r := ch.warm.Load(); r != nil {
+		warm = append(warm, r)
+	}
+	return serves, warm, leaving
 }
 
 // manifests are those of all that a release loads.

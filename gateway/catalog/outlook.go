@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 )
 
@@ -24,12 +25,24 @@ func Expiry(at time.Time) float64 { return float64(at.UnixMilli()) / 1e3 }
 type outlook struct {
 	expiry                             metric.Float64ObservableGauge
 	serving, refused, fallback, frozen metric.Int64ObservableGauge
+	memory                             metric.Int64ObservableGauge
+	cpu                                metric.Float64ObservableGauge
 }
 
 // observe makes the metrics show the channels as they are when somebody asks.
 func (c *Catalog) observe(m metric.Meter) (err error) {
 	var o outlook
 	if o.expiry, err = ExpiryTime(m); err != nil {
+		return err
+	}
+	o.memory, err = m.Int64ObservableGauge("weighbridge.runtime.memory", metric.WithUnit("By"),
+		metric.WithDescription("memory that the channel's runtimes hold, without the sealed weights, by what they do"))
+	if err != nil {
+		return err
+	}
+	o.cpu, err = m.Float64ObservableGauge("weighbridge.runtime.cpu.time", metric.WithUnit("s"),
+		metric.WithDescription("processor time that the channel's runtimes have taken since they were started, by what they do"))
+	if err != nil {
 		return err
 	}
 	for _, g := range []struct {
@@ -53,7 +66,7 @@ func (c *Catalog) observe(m metric.Meter) (err error) {
 			o.tell(to, ch)
 		}
 		return nil
-	}, o.expiry, o.serving, o.refused, o.fallback, o.frozen)
+	}, o.expiry, o.serving, o.refused, o.fallback, o.frozen, o.memory, o.cpu)
 	return err
 }
 
@@ -70,6 +83,11 @@ func (o outlook) tell(to metric.Observer, ch *channel) {
 	}
 	flag(o.serving, s.Release != "" && s.State == StateReady)
 	flag(o.fallback, s.Fallback)
+	for role, sum := range sums(ch.runtimes()) {
+		attrs := metric.WithAttributes(name, attribute.String("role", role))
+		to.ObserveInt64(o.memory, sum.Memory, attrs)
+		to.ObserveFloat64(o.cpu, sum.CPU.Seconds(), attrs)
+	}
 	t := ch.decided.Load()
 	if t == nil {
 		return
@@ -83,4 +101,16 @@ func (o outlook) tell(to metric.Observer, ch *channel) {
 			to.ObserveFloat64(o.expiry, Expiry(end.At), metric.WithAttributes(name, attribute.String("kind", end.Kind)))
 		}
 	}
+}
+
+// sums are what runtimes take, by their roles.
+func sums(all []Runtime) map[string]process.Resources {
+	by := map[string]process.Resources{}
+	for _, r := range all {
+		sum := by[r.Role]
+		sum.CPU += r.CPU
+		sum.Memory += r.Memory
+		by[r.Role] = sum
+	}
+	return by
 }

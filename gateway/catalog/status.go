@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
@@ -93,6 +94,29 @@ func (ch *channel) status() Status {
 		s.Error = b.Error
 	}
 	return s
+}
+
+// A Runtime is one that is there for a channel.
+type Runtime struct {
+	Release string
+	Role    string // "serves", "warm" (it could serve again at once) or "drains"
+	Kind    string // such as "llamacpp"
+	Status  backends.Status
+	process.Resources
+}
+
+func (ch *channel) runtimes() (all []Runtime) {
+	serves, warm, leaving := ch.roles()
+	for _, group := range []struct {
+		role string
+		of   []*running
+	}{{"serves", serves}, {"warm", warm}, {"drains", leaving}} {
+		for _, r := range group.of {
+			st := r.backend.Status()
+			all = append(all, Runtime{string(r.release), group.role, r.description.Runtime.Kind, st, process.ResourcesOf(st.PID)})
+		}
+	}
+	return all
 }
 
 // metrics are what Prometheus sees of loads.

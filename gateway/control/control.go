@@ -30,6 +30,7 @@ import (
 // A Catalog is what the control API reports on.
 type Catalog interface {
 	Status() map[string]catalog.Status
+	Runtimes() map[string][]catalog.Runtime
 	Policy() *trust.Policy // nil before there is one
 	Memory() seal.Usage
 	Problems() []string
@@ -106,9 +107,14 @@ func (s *server) Status(_ context.Context, req *controlv1.StatusRequest) (*contr
 		res.Policy = &controlv1.Policy{Version: p.Version(), Digest: string(p.Digest()), Expires: timestamppb.New(p.Expires())}
 	}
 	res.Memory, res.Problems = s.memory(), s.catalog.Problems()
+	runtimes := s.catalog.Runtimes()
 	for name, ch := range s.catalog.Status() {
 		if asked(req.GetChannels(), name) {
-			res.Channels[name] = channel(ch)
+			c := channel(ch)
+			for _, r := range runtimes[name] {
+				c.Runtimes = append(c.Runtimes, runtime(r))
+			}
+			res.Channels[name] = c
 		}
 	}
 	return res, nil
@@ -132,6 +138,13 @@ func channel(ch catalog.Status) *controlv1.Channel {
 		c.Load = &controlv1.Load{Release: l.Release, Phase: l.Phase, Bytes: l.Bytes, Total: l.Total, Rate: l.Rate, SecondsLeft: l.Left.Seconds()}
 	}
 	return c
+}
+
+func runtime(r catalog.Runtime) *controlv1.Runtime {
+	return &controlv1.Runtime{
+		Release: r.Release, Role: r.Role, Kind: r.Kind, State: string(r.Status.State), Pid: int64(r.Status.PID), Processes: int64(r.Processes),
+		Restarts: int64(r.Status.Restarts), Build: r.Status.Build, CpuSeconds: r.CPU.Seconds(), Memory: r.Memory, Missing: r.Status.Sandbox.Missing,
+	}
 }
 
 // memory says how memory is used and what this system grants. What can't be found out is a hint.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/gateway/control"
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
@@ -32,6 +35,14 @@ func (fixed) Status() map[string]catalog.Status {
 			Ends: []trust.End{{Kind: "approval", At: time.Unix(2, 0), Identity: "bob"}}},
 		"old": {State: catalog.StateFailed, Error: "weights not found"},
 	}
+}
+
+func (fixed) Runtimes() map[string][]catalog.Runtime {
+	return map[string][]catalog.Runtime{"chat": {{
+		Release: "sha256:r", Role: "serves", Kind: "llamacpp",
+		Status:    backends.Status{State: backends.Ready, PID: 7, Restarts: 2, Sandbox: backends.Sandbox{Missing: []string{"no filter"}}},
+		Resources: process.Resources{Processes: 1, CPU: 1500 * time.Millisecond, Memory: 9},
+	}}}
 }
 
 func (fixed) Snapshot() (catalog.Snapshot, error) { return catalog.Snapshot{}, catalog.ErrNotRunning }
@@ -92,6 +103,10 @@ func TestStatus(t *testing.T) {
 	}
 	if e := chat.GetEnds(); len(e) != 1 || e[0].GetKind() != "approval" || e[0].GetTime().GetSeconds() != 2 || e[0].GetIdentity() != "bob" {
 		t.Errorf("ends = %v, want the approval by bob at 2", e)
+	}
+	if r := chat.GetRuntimes(); len(r) != 1 || r[0].GetRole() != "serves" || r[0].GetPid() != 7 || r[0].GetRestarts() != 2 || r[0].GetState() != "ready" ||
+		r[0].GetCpuSeconds() != 1.5 || r[0].GetMemory() != 9 || !slices.Equal(r[0].GetMissing(), []string{"no filter"}) {
+		t.Errorf("runtimes = %v, want the one of the catalog", r)
 	}
 	if old := all.GetChannels()["old"]; old.GetState() != controlv1.State_STATE_FAILED || old.GetError() != "weights not found" {
 		t.Errorf("Status of old = %v, want failed and why", old)

@@ -513,7 +513,7 @@ type WatchResponse struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// The channel's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Its state now.
+	// Its state now, without its runtimes.
 	Channel       *Channel `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -969,7 +969,9 @@ type Channel struct {
 	// How many requests wait until a release that has no room beside the one before it serves.
 	Waiting int64 `protobuf:"varint,15,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// How many releases serve no more and finish their last requests.
-	Draining      int64 `protobuf:"varint,16,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining int64 `protobuf:"varint,16,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The runtimes that are there for the channel, in the order of their roles. Only Status tells of them.
+	Runtimes      []*Runtime `protobuf:"bytes,17,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1116,6 +1118,149 @@ func (x *Channel) GetDraining() int64 {
 	return 0
 }
 
+func (x *Channel) GetRuntimes() []*Runtime {
+	if x != nil {
+		return x.Runtimes
+	}
+	return nil
+}
+
+// Runtime is a runtime that is there for a channel, and what it takes.
+type Runtime struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The release that it runs, "sha256:…".
+	Release string `protobuf:"bytes,1,opt,name=release,proto3" json:"release,omitempty"`
+	// What it does: "serves", "warm" (it could serve again at once) or "drains" (it finishes its last requests).
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// Its kind, such as "llamacpp".
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The state that it is in, such as "ready" or "restarting".
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Its first process; 0 if there is none now, or if it was not started by the gateway.
+	Pid int64 `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	// How many processes it has.
+	Processes int64 `protobuf:"varint,6,opt,name=processes,proto3" json:"processes,omitempty"`
+	// How often it was started again.
+	Restarts int64 `protobuf:"varint,7,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// The digest of the program that runs, "sha256:…".
+	Build string `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
+	// Processor time that its processes have taken, in seconds.
+	CpuSeconds float64 `protobuf:"fixed64,9,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
+	// Bytes of memory that they hold, without the sealed weights.
+	Memory int64 `protobuf:"varint,10,opt,name=memory,proto3" json:"memory,omitempty"`
+	// What the sandbox lacks and what that leaves open, a line each.
+	Missing       []string `protobuf:"bytes,11,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Runtime) Reset() {
+	*x = Runtime{}
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Runtime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Runtime) ProtoMessage() {}
+
+func (x *Runtime) ProtoReflect() protoreflect.Message {
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Runtime.ProtoReflect.Descriptor instead.
+func (*Runtime) Descriptor() ([]byte, []int) {
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Runtime) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
+}
+
+func (x *Runtime) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Runtime) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Runtime) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Runtime) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Runtime) GetProcesses() int64 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Runtime) GetRestarts() int64 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *Runtime) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+func (x *Runtime) GetCpuSeconds() float64 {
+	if x != nil {
+		return x.CpuSeconds
+	}
+	return 0
+}
+
+func (x *Runtime) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Runtime) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 // End is when something stops counting.
 type End struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1132,7 +1277,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1289,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_weighbridge_control_v1_control_proto_msgTypes[14]
+	mi := &file_weighbridge_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1302,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_weighbridge_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *End) GetKind() string {
@@ -1245,7 +1390,7 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x06Policy\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x87\x04\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xc4\x04\n" +
 	"\aChannel\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\tR\arelease\x12\x18\n" +
 	"\aweights\x18\x02 \x01(\tR\aweights\x12\x14\n" +
@@ -1263,7 +1408,22 @@ const file_weighbridge_control_v1_control_proto_rawDesc = "" +
 	"\x04ends\x18\r \x03(\v2\x1b.weighbridge.control.v1.EndR\x04ends\x12\x12\n" +
 	"\x04warm\x18\x0e \x01(\tR\x04warm\x12\x18\n" +
 	"\awaiting\x18\x0f \x01(\x03R\awaiting\x12\x1a\n" +
-	"\bdraining\x18\x10 \x01(\x03R\bdraining\"e\n" +
+	"\bdraining\x18\x10 \x01(\x03R\bdraining\x12;\n" +
+	"\bruntimes\x18\x11 \x03(\v2\x1f.weighbridge.control.v1.RuntimeR\bruntimes\"\x96\x02\n" +
+	"\aRuntime\x12\x18\n" +
+	"\arelease\x18\x01 \x01(\tR\arelease\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\x03R\x03pid\x12\x1c\n" +
+	"\tprocesses\x18\x06 \x01(\x03R\tprocesses\x12\x1a\n" +
+	"\brestarts\x18\a \x01(\x03R\brestarts\x12\x14\n" +
+	"\x05build\x18\b \x01(\tR\x05build\x12\x1f\n" +
+	"\vcpu_seconds\x18\t \x01(\x01R\n" +
+	"cpuSeconds\x12\x16\n" +
+	"\x06memory\x18\n" +
+	" \x01(\x03R\x06memory\x12\x18\n" +
+	"\amissing\x18\v \x03(\tR\amissing\"e\n" +
 	"\x03End\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
@@ -1295,7 +1455,7 @@ func file_weighbridge_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_weighbridge_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_weighbridge_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(State)(0),                    // 0: weighbridge.control.v1.State
 	(*InputsRequest)(nil),         // 1: weighbridge.control.v1.InputsRequest
@@ -1312,41 +1472,43 @@ var file_weighbridge_control_v1_control_proto_goTypes = []any{
 	(*Load)(nil),                  // 12: weighbridge.control.v1.Load
 	(*Policy)(nil),                // 13: weighbridge.control.v1.Policy
 	(*Channel)(nil),               // 14: weighbridge.control.v1.Channel
-	(*End)(nil),                   // 15: weighbridge.control.v1.End
-	nil,                           // 16: weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	nil,                           // 17: weighbridge.control.v1.StatusResponse.ChannelsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Runtime)(nil),               // 15: weighbridge.control.v1.Runtime
+	(*End)(nil),                   // 16: weighbridge.control.v1.End
+	nil,                           // 17: weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	nil,                           // 18: weighbridge.control.v1.StatusResponse.ChannelsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_weighbridge_control_v1_control_proto_depIdxs = []int32{
 	3,  // 0: weighbridge.control.v1.InputsResponse.basis:type_name -> weighbridge.control.v1.Basis
-	18, // 1: weighbridge.control.v1.Basis.time:type_name -> google.protobuf.Timestamp
-	16, // 2: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
-	18, // 3: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	19, // 1: weighbridge.control.v1.Basis.time:type_name -> google.protobuf.Timestamp
+	17, // 2: weighbridge.control.v1.SubmitResponse.channels:type_name -> weighbridge.control.v1.SubmitResponse.ChannelsEntry
+	19, // 3: weighbridge.control.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
 	14, // 4: weighbridge.control.v1.WatchResponse.channel:type_name -> weighbridge.control.v1.Channel
-	17, // 5: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
+	18, // 5: weighbridge.control.v1.StatusResponse.channels:type_name -> weighbridge.control.v1.StatusResponse.ChannelsEntry
 	13, // 6: weighbridge.control.v1.StatusResponse.policy:type_name -> weighbridge.control.v1.Policy
 	11, // 7: weighbridge.control.v1.StatusResponse.memory:type_name -> weighbridge.control.v1.Memory
-	18, // 8: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
+	19, // 8: weighbridge.control.v1.Policy.expires:type_name -> google.protobuf.Timestamp
 	0,  // 9: weighbridge.control.v1.Channel.state:type_name -> weighbridge.control.v1.State
-	18, // 10: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
+	19, // 10: weighbridge.control.v1.Channel.since:type_name -> google.protobuf.Timestamp
 	12, // 11: weighbridge.control.v1.Channel.load:type_name -> weighbridge.control.v1.Load
-	15, // 12: weighbridge.control.v1.Channel.ends:type_name -> weighbridge.control.v1.End
-	18, // 13: weighbridge.control.v1.End.time:type_name -> google.protobuf.Timestamp
-	6,  // 14: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
-	14, // 15: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
-	9,  // 16: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
-	7,  // 17: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
-	4,  // 18: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
-	1,  // 19: weighbridge.control.v1.Control.Inputs:input_type -> weighbridge.control.v1.InputsRequest
-	10, // 20: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
-	8,  // 21: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
-	5,  // 22: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
-	2,  // 23: weighbridge.control.v1.Control.Inputs:output_type -> weighbridge.control.v1.InputsResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	16, // 12: weighbridge.control.v1.Channel.ends:type_name -> weighbridge.control.v1.End
+	15, // 13: weighbridge.control.v1.Channel.runtimes:type_name -> weighbridge.control.v1.Runtime
+	19, // 14: weighbridge.control.v1.End.time:type_name -> google.protobuf.Timestamp
+	6,  // 15: weighbridge.control.v1.SubmitResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Change
+	14, // 16: weighbridge.control.v1.StatusResponse.ChannelsEntry.value:type_name -> weighbridge.control.v1.Channel
+	9,  // 17: weighbridge.control.v1.Control.Status:input_type -> weighbridge.control.v1.StatusRequest
+	7,  // 18: weighbridge.control.v1.Control.Watch:input_type -> weighbridge.control.v1.WatchRequest
+	4,  // 19: weighbridge.control.v1.Control.Submit:input_type -> weighbridge.control.v1.SubmitRequest
+	1,  // 20: weighbridge.control.v1.Control.Inputs:input_type -> weighbridge.control.v1.InputsRequest
+	10, // 21: weighbridge.control.v1.Control.Status:output_type -> weighbridge.control.v1.StatusResponse
+	8,  // 22: weighbridge.control.v1.Control.Watch:output_type -> weighbridge.control.v1.WatchResponse
+	5,  // 23: weighbridge.control.v1.Control.Submit:output_type -> weighbridge.control.v1.SubmitResponse
+	2,  // 24: weighbridge.control.v1.Control.Inputs:output_type -> weighbridge.control.v1.InputsResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weighbridge_control_v1_control_proto_init() }
@@ -1364,7 +1526,7 @@ func file_weighbridge_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weighbridge_control_v1_control_proto_rawDesc), len(file_weighbridge_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
