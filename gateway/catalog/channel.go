@@ -134,7 +134,14 @@ func (ch *channel) run(ctx context.Context) {
 		case <-ch.retry.C:
 		case <-ch.check.C:
 			ch.coolOnceDue()
-			if r := ch.current.Load(); ch.wait != 0 || r == nil || r.backend.Status().State != backends.Failed {
+			r := ch.current.Load()
+			if r == nil || r.backend.Status().State != backends.Failed {
+				continue
+			}
+			if ch.wait != 0 {
+				ch.revive(ctx, r)
+			}
+			if ch.wait != 0 { // still: it has heard of nothing newer meanwhile
 				continue
 			}
 		}
@@ -200,17 +207,35 @@ func (ch *channel) mayRevive(failed *running) bool {
 	now := ch.c.cfg.Now()
 	if failed != ch.failed {
 		ch.failed = failed
-		if ch.failures++; now.Sub(*failed.since.Load()) >= steady {
-			ch.failures = 1
+		if now.Sub(*failed.since.Load()) >= steady {
+			ch.failures = 0
 		}
-		ch.reviveAt = now
-		if ch.failures > 1 {
-			ch.reviveAt = now.Add(min(firstRetry<<min(ch.failures-2, maxShift), lastRetry))
-		}
+		ch.noteFailure(now)
 		ch.c.cfg.Log.Warn("runtime failed for good", "channel", ch.name, "release", failed.release, "failures", ch.failures,
 			"again", ch.reviveAt.Sub(now))
 	}
 	return !now.Before(ch.reviveAt)
+}
+
+// noteFailure counts a failure and says when to go on after it: after the first one at once.
+func (ch *channel) noteFailure(now time.Time) {
+	ch.reviveAt = now
+	if ch.failures++; ch.failures > 1 {
+		ch.reviveAt = now.Add(min(firstRetry<<min(ch.failures-2, maxShift), lastRetry))
+	}
+}
+
+// revive brings what serves up again when its runtime has failed for good, while what is newer waits for its next try.
+func (ch *channel) revive(ctx context.Context, failed *running) {
+	if d := ch.wanted.decision; failed.release == d.Serve || failed.release == d.Frozen || !ch.mayRevive(failed) {
+		return
+	}
+	defer ch.progress.Store(nil)
+	err := ch.traced(ctx, func(ctx context.Context) error { return ch.resume(ctx, failed, ch.relaunch(failed)) })
+	if err != nil && !errors.Is(err, errSuperseded) && ctx.Err() == nil {
+		ch.noteFailure(ch.c.cfg.Now())
+		ch.c.cfg.Log.Error("what serves was not brought up again", "channel", ch.name, "release", failed.release, "err", err)
+	}
 }
 
 func firstLine(err error) string {
@@ -300,8 +325,11 @@ func (ch *channel) comeBack(ctx context.Context, w *running) error {
 	return ch.newest(w)
 }
 
+// A starter makes a target run.
+type starter func(context.Context, *progress, target) (*running, error)
+
 // prepare makes a target run, by start; it gives up when another release is wanted meanwhile.
-func (ch *channel) prepare(ctx context.Context, t target, start func(context.Context, *progress, target) (*running, error)) (*running, error) {
+func (ch *channel) prepare(ctx context.Context, t target, start starter) (*running, error) {
 	p := ch.begin(t.decision.Serve)
 	var r *running
 	err := ch.meanwhile(ctx, func(ctx context.Context) (err error) {
@@ -317,9 +345,9 @@ func (ch *channel) prepare(ctx context.Context, t target, start func(context.Con
 	return r, nil
 }
 
-// restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
-func (ch *channel) restart(ctx context.Context, failed *running) error {
-	fresh, err := ch.prepare(ctx, ch.wanted, func(ctx context.Context, p *progress, t target) (*running, error) {
+// relaunch is how a runtime is started again on what one that failed holds.
+func (ch *channel) relaunch(failed *running) starter {
+	return func(ctx context.Context, p *progress, t target) (*running, error) {
 		memory, err := failed.memory.share()
 		if err != nil {
 			return nil, err
@@ -328,15 +356,20 @@ func (ch *channel) restart(ctx context.Context, failed *running) error {
 		if err != nil {
 			return nil, errors.Join(err, memory.close())
 		}
+		r.loadTime = failed.loadTime
 		return r, nil
-	})
+	}
+}
+
+// restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
+func (ch *channel) restart(ctx context.Context, failed *running) error {
+	fresh, err := ch.prepare(ctx, ch.wanted, ch.relaunch(failed))
 	if errors.Is(err, seal.ErrChanged) || errors.Is(err, seal.ErrClosed) {
 		return ch.load(ctx) // what was measured or given back is gone: only another reading tells what is there now
 	}
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)
 	}
-	fresh.loadTime = failed.loadTime
 	fresh.epoch.Store(failed.epoch.Load())
 	fresh.publication.Store(failed.publication.Load())
 	if err := ch.commit(ctx, fresh); err != nil {

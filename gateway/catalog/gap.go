@@ -206,13 +206,20 @@ func examineOne(ctx context.Context, dirs []string, m *oms.Manifest) error {
 // bringBack has the release serve again that has made room in vain, if it still may. Until it does, it is tried again with
 // what is wanted.
 func (ch *channel) bringBack(ctx context.Context) error {
-	old, t := ch.gone, ch.wanted
-	if d := t.decision; !d.Allows(old.release) || old.release == d.Frozen || !old.suits(d) {
+	old, d := ch.gone, ch.wanted.decision
+	if !d.Allows(old.release) || old.release == d.Frozen || !old.suits(d) {
 		ch.gone = nil
 		return nil
 	}
+	return ch.resume(ctx, old, ch.c.start)
+}
+
+// resume has serve again what did before, by start, though something else is wanted: its publication is not the newest,
+// and the floor is not its.
+func (ch *channel) resume(ctx context.Context, old *running, start starter) error {
+	t := ch.wanted
 	t.decision.Serve, t.decision.Release = old.release, old.description
-	r, err := ch.prepare(ctx, t, ch.c.start)
+	r, err := ch.prepare(ctx, t, start)
 	if err != nil {
 		return fmt.Errorf("bring back %s: %w", old.release, err)
 	}

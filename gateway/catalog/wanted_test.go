@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -170,6 +171,38 @@ func TestRestartIsOfWhatIsWanted(t *testing.T) {
 	}
 	last.started(t)
 	s.until("nothing", func(st catalog.Status) bool { return st.Release == "" && st.State == catalog.StateNone })
+}
+
+// TestFailedRuntimeComesBack: what serves is brought up again when its runtime fails, though what is newer is wanted, and
+// can't be.
+func TestFailedRuntimeComesBack(t *testing.T) {
+	s, stage := newStagedSite(t)
+	a := s.release("a.gguf", 1, nil)
+	first := stage.next(t)
+	first.verdict <- nil
+	s.untilServes(a)
+	s.release("b.gguf", 2, func(d *trust.Descriptor) { d.Runtime.Args = map[string]string{"ctx-size": "512"} })
+	first.state.Store(backends.Failed)
+	again := stage.next(t)
+	for ; again.spec.Args["ctx-size"] == "512"; again = stage.next(t) {
+		again.verdict <- errors.New("this runtime never starts")
+	}
+	again.verdict <- nil
+	st := s.until("A serves again", func(st catalog.Status) bool { return st.Release == string(a) && st.State == catalog.StateReady })
+	if st.Epoch != 1 || s.state.Floor().Channels["chat"].Epoch != 1 {
+		t.Errorf("A serves by epoch %d with the floor at %d, want 1", st.Epoch, s.state.Floor().Channels["chat"].Epoch)
+	}
+
+	// What is published while it comes back does not wait for the next try of the one before.
+	again.state.Store(backends.Failed)
+	for again = stage.next(t); again.spec.Args["ctx-size"] == "512"; again = stage.next(t) {
+		again.verdict <- errors.New("this runtime never starts")
+	}
+	s.writeModel("c.gguf", tinygguf.Config{Sentence: "I am version C."})
+	c := s.release("c.gguf", 3, nil)
+	again.started(t)
+	stage.next(t).verdict <- nil
+	s.untilServes(c)
 }
 
 func (s *site) statements() []string {
