@@ -59,13 +59,17 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 }
 
 // find returns the attributes of the last line with this message, or a channel that is closed when there is more.
-func (l *logBuffer) find(msg string) (map[string]any, <-chan struct{}) {
+func (l *logBuffer) find(msg string, with ...string) (map[string]any, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found map[string]any
 	for line := range bytes.Lines(l.data.Bytes()) {
 		var attrs map[string]any
-		if json.Unmarshal(line, &attrs) == nil && attrs["msg"] == msg {
+		matches := json.Unmarshal(line, &attrs) == nil && attrs["msg"] == msg
+		for i := 0; i < len(with); i += 2 {
+			matches = matches && attrs[with[i]] == with[i+1]
+		}
+		if matches {
 			found = attrs
 		}
 	}
@@ -136,16 +140,16 @@ func (g *gatewayProcess) start(args ...string) {
 }
 
 // await waits for a log line and returns its attributes.
-func (g *gatewayProcess) await(msg string) map[string]any {
+func (g *gatewayProcess) await(msg string, with ...string) map[string]any {
 	g.t.Helper()
-	return g.awaitFor(patience, msg)
+	return g.awaitFor(patience, msg, with...)
 }
 
-func (g *gatewayProcess) awaitFor(d time.Duration, msg string) map[string]any {
+func (g *gatewayProcess) awaitFor(d time.Duration, msg string, with ...string) map[string]any {
 	g.t.Helper()
 	late := time.After(d)
 	for {
-		attrs, more := g.log.find(msg)
+		attrs, more := g.log.find(msg, with...)
 		if attrs != nil {
 			return attrs
 		}

@@ -17,15 +17,18 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
 
-// TestKilledWhileSwapping kills the gateway at moments all over a swap, and at operations of its log on the disk: no runtime
-// survives it, and the next gateway serves what is decided, with a log that has lost nothing.
+// TestKilledWhileSwapping kills the gateway in each phase of a swap, with room for two releases and without, and at
+// operations of its log on the disk: no runtime survives it, and the next gateway serves what is decided, with a log that has
+// lost nothing.
 func TestKilledWhileSwapping(t *testing.T) {
-	const moments, apart = 5, 100 * time.Millisecond
-	for n := range moments {
-		t.Run(fmt.Sprint("after ", n*int(apart/time.Millisecond), " ms"), func(t *testing.T) {
-			k := newKilled(t, filepath.Join(t.TempDir(), "audit"))
+	for _, tt := range []struct{ memory, phase string }{
+		{"1GiB", "read"}, {"1GiB", "start"}, {"1GiB", "warm-up"}, {"1GiB", "record"},
+		{"5MiB", "drain"}, {"5MiB", "stop"}, {"5MiB", "start"}, // of what makes room
+	} {
+		t.Run(tt.phase+" within "+tt.memory, func(t *testing.T) {
+			k := newKilled(t, filepath.Join(t.TempDir(), "audit"), tt.memory)
 			k.Publish(k.next, "chat", 2)
-			time.Sleep(time.Duration(n) * apart) // any moment will do
+			k.await("phase begins", "phase", tt.phase)
 			k.check()
 		})
 	}
@@ -33,7 +36,7 @@ func TestKilledWhileSwapping(t *testing.T) {
 	for n, struck := 1, true; struck && !t.Failed(); n += every {
 		t.Run(fmt.Sprint("in operation ", n, " of the log"), func(t *testing.T) {
 			disk := crashtest.Mount(t)
-			k := newKilled(t, filepath.Join(disk.Path(), "audit"))
+			k := newKilled(t, filepath.Join(disk.Path(), "audit"), "1GiB")
 			disk.Arm(crashtest.Fault{At: n, Errno: unix.EIO, Rest: true, Then: func() { k.cmd.Process.Kill() }})
 			k.Publish(k.next, "chat", 2)
 			k.servesOrEnds()
@@ -53,17 +56,20 @@ type killed struct {
 	exited chan struct{} // closed when the process has
 }
 
-func newKilled(t *testing.T, audit string) *killed {
+func newKilled(t *testing.T, audit, memory string) *killed {
 	t.Helper()
 	k := &killed{gatewayProcess: newGateway(t), audit: audit, seen: filepath.Join(t.TempDir(), "checkpoint")}
 	config, err := os.ReadFile(k.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeTestFile(t, k.config, string(config)+fmt.Sprintf("audit: {dir: %q}\n", audit))
+	writeTestFile(t, k.config, string(config)+fmt.Sprintf("audit: {dir: %q}\nmemory: %s\n", audit, memory))
 	model := filepath.Join(k.Dir, "models", "b.gguf")
 	writeTiny(t, model, tinygguf.Config{Sentence: tinygguf.B.Sentence, ChatTemplate: tinygguf.ChatTemplate})
-	k.next = k.Release(model, func(d *trust.Descriptor) { d.Runtime.Args = map[string]string{"ctx-size": "256", "threads": "1"} })
+	k.next = k.Release(model, func(d *trust.Descriptor) {
+		d.Runtime.Args = map[string]string{"ctx-size": "256", "threads": "1"}
+		d.Warmup = trust.Warmup{Prompt: "Who are you?", Contains: tinygguf.B.Sentence}
+	})
 	k.Approve(k.next, trusttest.Alice, trust.Approval{})
 	k.Approve(k.next, trusttest.Bob, trust.Approval{})
 	k.run("--init-state")
