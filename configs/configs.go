@@ -143,6 +143,9 @@ type LlamaCPP struct {
 	// KeepSealed false gives the sealed weights back once the runtime has read them into memory of its own, such as a
 	// GPU's. A runtime that dies then needs them read and verified again. Absent: true.
 	KeepSealed *bool `yaml:"keepSealed"`
+
+	// User is who llama-server runs as, by name or number, for a gateway that runs as root. Absent: the gateway's own user.
+	User string `yaml:"user"`
 }
 
 // Channel holds what this gateway decides about a channel; the rest is the trust policy's.

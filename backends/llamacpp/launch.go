@@ -137,7 +137,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	l.proc, err = process.Start(process.Config{
 		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
 		Args:  commandLine(p.args, loadMode, open),
-		Files: files, Lent: lent, Links: loaded.links,
+		Files: files, Lent: lent, Links: loaded.links, User: cfg.User,
 	})
 	if err != nil {
 		return nil, err

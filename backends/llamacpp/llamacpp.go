@@ -30,6 +30,8 @@ type Config struct {
 	// GiveBack makes llama-server copy the weights to where it computes, instead of mapping them, and gives the sealed
 	// ones back then: for those that load into a GPU.
 	GiveBack bool
+
+	User *process.User // who llama-server runs as; nil: this process's user
 }
 
 // A Server is a [backends.Backend] that runs llama-server.

@@ -224,3 +224,35 @@ func TestModelFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestAsAnotherUser has llama-server find all that it needs, mapped or lent, as a user who owns nothing.
+func TestAsAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may start a runtime as somebody else")
+	}
+	as := &process.User{UID: 54321, GID: 54322}
+	for _, giveBack := range []bool{false, true} {
+		t.Run(fmt.Sprint("given back ", giveBack), func(t *testing.T) {
+			s, err := llamacpp.New(llamacpp.Config{
+				Command: backendtest.LlamaServer(t), RuntimeDir: t.TempDir(), GiveBack: giveBack, User: as, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec := backends.Spec{Args: oneThread.Args, ChatTemplate: tinygguf.ChatTemplate, Adapters: []backends.Adapter{
+				{Weights: backendtest.Seal(t, backendtest.WriteAdapter(t, tinygguf.A, tinygguf.Adapted)), Scale: 1},
+			}}
+			if err := s.Start(t.Context(), backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), spec); err != nil {
+				t.Fatal(err)
+			}
+			defer s.Stop(context.Background())
+			if answer, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || answer != tinygguf.Adapted {
+				t.Errorf("answer is %q, %v; want %q", answer, err, tinygguf.Adapted)
+			}
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Status().PID))
+			if err != nil || !strings.Contains(string(status), "\nUid:\t54321\t54321\t54321\t54321\n") {
+				t.Errorf("the runtime is another user's than 54321: %v\n%s", err, status)
+			}
+		})
+	}
+}

@@ -61,10 +61,9 @@ func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	if spec.Lent == 0 { // else the child has to reach it
-		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-			return fmt.Errorf("hide from the runtime: %w", err)
-		}
+	reached := uintptr(min(spec.Lent, 1)) // by the child, which another user's may not do either unless it is told so
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, reached, 0, 0, 0); err != nil {
+		return fmt.Errorf("hide from the runtime: %w", err)
 	}
 	// Not by package os, which starts a process of its own first, to see what the kernel can: it would be the first one of
 	// the namespace, and end it.

@@ -88,7 +88,7 @@ func (s sandboxSpec) closePrivate() error {
 }
 
 // copyExecutable makes the copy of the executable that has a path. Like the memory file it can be executed and not
-// read, see hideMemory.
+// read, see makeUnreadable.
 func (s sandboxSpec) copyExecutable() error {
 	f, err := os.OpenFile(s.execPath(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o111)
 	if err != nil {

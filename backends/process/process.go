@@ -76,7 +76,13 @@ type Config struct {
 	// Links are symbolic links that are made in Dir before the child starts, each to one of Files or Lent by its Path's
 	// index.
 	Links map[string]int
+	// User is who the child runs as; nil: this process's user. Only root may set it, and not with a Network, whose children
+	// find themselves by paths that are for this user alone.
+	User *User
 }
+
+// A User is a user of this system, with one group and no others.
+type User struct{ UID, GID int }
 
 // A Process is one running child, or one that has ended.
 type Process struct {
@@ -95,6 +101,9 @@ type Process struct {
 func Start(c Config) (*Process, error) {
 	if c.Exec == nil || c.Log == nil || c.Dir == "" {
 		return nil, errors.New("start child process: executable, directory and log are required")
+	}
+	if c.User != nil && c.Network {
+		return nil, errors.New("start child process: one with a network runs as this user only")
 	}
 	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1}
 	started := make(chan error, 1)
@@ -261,7 +270,7 @@ func (c Config) command(spaces namespaces) (*exec.Cmd, error) {
 	}
 	spec, err := json.Marshal(sandboxSpec{
 		Parent: os.Getpid(), Files: len(c.Files), Lent: len(c.Lent), Dir: c.Dir, Links: c.Links, Args: append([]string{c.Name}, c.Args...),
-		Env: c.Env, Exec: c.ExecPath, Network: c.Network, Namespaces: spaces,
+		Env: c.Env, Exec: c.ExecPath, Network: c.Network, Namespaces: spaces, User: c.User,
 	})
 	if err != nil {
 		return nil, err

@@ -56,11 +56,20 @@ func startConfig(t *testing.T, c process.Config) *process.Process {
 // TestSandbox has a stand-in try what no runtime may do, without a network and with one.
 func TestSandbox(t *testing.T) {
 	for name, network := range map[string]bool{"without a network": false, "with a network": true} {
-		t.Run(name, func(t *testing.T) { testSandbox(t, network) })
+		t.Run(name, func(t *testing.T) { testSandbox(t, network, nil) })
+	}
+	t.Run("as another user", func(t *testing.T) {
+		if os.Geteuid() != 0 || os.Getenv(again) != "" {
+			t.Skip("only root may start a child as somebody else")
+		}
+		testSandbox(t, false, &process.User{UID: 54321, GID: 54322})
+	})
+	if _, err := process.Start(process.Config{Exec: os.Stdin, Log: slog.Default(), Dir: "/", Network: true, User: &process.User{UID: 1}}); err == nil {
+		t.Error("a child with a network started as another user, want an error")
 	}
 }
 
-func testSandbox(t *testing.T, network bool) {
+func testSandbox(t *testing.T, network bool, as *process.User) {
 	outside := t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
@@ -89,7 +98,7 @@ func testSandbox(t *testing.T, network bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := startConfig(t, process.Config{Files: []*os.File{w}, Args: []string{"probe", outside, socket, port}, Network: network})
+	p := startConfig(t, process.Config{Files: []*os.File{w}, Args: []string{"probe", outside, socket, port}, Network: network, User: as})
 	w.Close()
 	var got probed
 	if err := json.UnmarshalRead(r, &got); err != nil {
@@ -102,6 +111,12 @@ func testSandbox(t *testing.T, network bool) {
 		// It has none, and signals its own group.
 		allowed = append(allowed[:3], "listen tcp", "signal the parent", "fork", "start a process")
 		kernelMay = append(kernelMay, "connect a port of this machine")
+	}
+	if as != nil { // a pipe is its maker's, unlike memory
+		allowed = slices.DeleteFunc(allowed, func(s string) bool { return s == "reopen an inherited file" })
+		if got.UID != as.UID || got.GID != as.GID || got.Groups != 0 {
+			t.Errorf("user %d, group %d, %d other groups, want user %d, group %d alone", got.UID, got.GID, got.Groups, as.UID, as.GID)
+		}
 	}
 	for what, failure := range got.Did {
 		want := slices.Contains(allowed, what)

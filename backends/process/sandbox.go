@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"runtime"
@@ -42,6 +43,7 @@ type sandboxSpec struct {
 	Exec       string     `json:"exec,omitzero"`    // the name in Dir of the copy that is executed
 	Network    bool       `json:"network,omitzero"` // the runtime may use a network
 	Namespaces namespaces `json:"namespaces,omitzero"`
+	User       *User      `json:"user,omitzero"`
 }
 
 // Descriptors behind those of the files.
@@ -170,10 +172,18 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	if err != nil {
 		return rep, err
 	}
-	if err := hideMemory(executable); err != nil {
+	if err := makeUnreadable(executable); err != nil {
 		return rep, err
 	}
 	if rep.Landlock, err = spec.restrictFiles(loader); err != nil {
+		return rep, err
+	}
+	if spec.User != nil {
+		if err := errors.Join(spec.become(*spec.User), spec.dieWithParent()); err != nil {
+			return rep, err
+		}
+	}
+	if err := dropCapabilities(); err != nil {
 		return rep, err
 	}
 	// Best effort: the report says if the kernel has no filter, and why.
@@ -202,10 +212,29 @@ func (s sandboxSpec) dieWithParent() error {
 	return nil
 }
 
-// hideMemory makes the kernel treat the coming process as one whose memory its own user may not look at (no ptrace, no
-// /proc/PID/mem, not dumpable): it does so for executables that the user may execute but not read. Capabilities would
-// override that, and no_new_privs keeps a root user from getting them back with the exec.
-func hideMemory(executable int) error {
+// become makes this process another user's. The kernel forgets then by which signal it is to end with its parent.
+func (s sandboxSpec) become(u User) error {
+	dir, err := os.OpenRoot(s.Dir)
+	if err == nil {
+		defer dir.Close()
+		err = fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return err
+			}
+			return dir.Chown(path, u.UID, u.GID)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("give the directory to user %d: %w", u.UID, err)
+	}
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(u.GID, u.GID, u.GID), syscall.Setresuid(u.UID, u.UID, u.UID)); err != nil {
+		return fmt.Errorf("become user %d: %w", u.UID, err)
+	}
+	return nil
+}
+
+// dropCapabilities leaves a root user none, and no_new_privs keeps it from getting them back with the exec.
+func dropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	none := [2]unix.CapUserData{} // version 3 reads two
 	// Of all threads: a process that lends files stays, and a runtime may look at it.
@@ -213,6 +242,13 @@ func hideMemory(executable int) error {
 	if errno != 0 {
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
+	return nil
+}
+
+// makeUnreadable makes the kernel treat the coming process as one whose memory its own user may not look at (no ptrace, no
+// /proc/PID/mem, not dumpable): it does so for executables that the user may execute but not read. Capabilities would
+// override that.
+func makeUnreadable(executable int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(executable, &st); err != nil {
 		return fmt.Errorf("stat executable: %w", err)

@@ -131,6 +131,8 @@ type probed struct {
 	Dumpable    int
 	NoNewPrivs  int
 	CoreLimit   uint64
+	UID, GID    int
+	Groups      int // others than GID
 }
 
 func (p *probed) note(what string, err error) {
@@ -210,6 +212,8 @@ func probe(outside, socket, port string) probed {
 	var limit unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_CORE, &limit)
 	p.CoreLimit = limit.Cur
+	groups, _ := os.Getgroups()
+	p.UID, p.GID, p.Groups = os.Getuid(), os.Getgid(), len(groups)
 	return p
 }
 

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"os/exec"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/backends/ollama"
+	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/configs"
 )
 
@@ -23,8 +28,12 @@ func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(ki
 			return nil, withHint(fmt.Errorf("runtimes.llamacpp.command: %w", err), "install llama-server, or name its path")
 		}
 		giveBack := r.KeepSealed != nil && !*r.KeepSealed
+		as, err := runtimeUser(r.User)
+		if err != nil {
+			return nil, fmt.Errorf("runtimes.llamacpp.user: %w", err)
+		}
 		kinds[llamacpp.Kind] = func() (backends.Backend, error) {
-			return llamacpp.New(llamacpp.Config{Command: r.Command, RuntimeDir: dir, GiveBack: giveBack, Log: log})
+			return llamacpp.New(llamacpp.Config{Command: r.Command, RuntimeDir: dir, GiveBack: giveBack, User: as, Log: log})
 		}
 	}
 	if r := cfg.Runtimes.Ollama; r != nil {
@@ -47,4 +56,33 @@ func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(ki
 		}
 		return fresh()
 	}, nil
+}
+
+// runtimeUser looks a user up, by name or number; nil is the gateway's own.
+func runtimeUser(name string) (*process.User, error) {
+	if name == "" {
+		return nil, nil
+	}
+	if os.Geteuid() != 0 {
+		return nil, withHint(errors.New("only a gateway that runs as root can start a runtime as somebody else"), "leave it out, or run the gateway as root")
+	}
+	found, err := user.Lookup(name)
+	if err != nil {
+		var idErr error
+		if found, idErr = user.LookupId(name); idErr != nil {
+			return nil, withHint(err, "make a system user for runtimes, with nothing of its own")
+		}
+	}
+	uid, err := strconv.Atoi(found.Uid)
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", name, err)
+	}
+	gid, err := strconv.Atoi(found.Gid)
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", name, err)
+	}
+	if uid == 0 {
+		return nil, errors.New("is root: name a user with nothing of its own")
+	}
+	return &process.User{UID: uid, GID: gid}, nil
 }

@@ -571,6 +571,10 @@ func TestServeRefusesToStart(t *testing.T) {
 			data, _ := os.ReadFile(g.config)
 			os.WriteFile(g.config, bytes.Replace(data, []byte(backendtest.LlamaServer(g.t)), []byte("/nowhere/llama-server"), 1), 0o600)
 		}, []string{"--init-state"}, []string{"runtimes.llamacpp", "/nowhere/llama-server"}},
+		{"a user that is not there", func(g *gatewayProcess) {
+			data, _ := os.ReadFile(g.config)
+			os.WriteFile(g.config, bytes.Replace(data, []byte("{command: "), []byte("{user: nobody-here, command: "), 1), 0o600)
+		}, []string{"--init-state"}, []string{"runtimes.llamacpp.user", "hint: "}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
