@@ -15,13 +15,11 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
 )
 
 // baseURL names a host because HTTP wants one; the dialer ignores it.
 const baseURL = "http://llama-server"
-
-// errNotReached means that the runtime could not see the request, so that sending it elsewhere repeats nothing.
-var errNotReached = errors.New("runtime was not reached")
 
 // A chatRequest is everything that llama-server is ever asked. Its other fields, some of which switch adapters or
 // replace the template, can't be written here.
@@ -111,7 +109,7 @@ func (c *call) broken(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case !c.reached.Load():
-		return fmt.Errorf("%w: %w", errNotReached, err)
+		return fmt.Errorf("%w: %w", process.ErrNotReached, err)
 	default:
 		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 	}

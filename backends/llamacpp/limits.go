@@ -16,10 +16,6 @@ const (
 	// dialInterval is how often a runtime whose queue of connections is full is tried again.
 	dialInterval = 5 * time.Millisecond
 
-	// deathTimeout is how long a runtime that can't be reached may take to be found dead. One that lives lost its socket,
-	// or this process has no descriptor left to reach it: callers must not wait for that to pass.
-	deathTimeout = 5 * time.Second
-
 	maxEvent = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
 	maxError = 64 << 10 // bytes of an answer that is an error
 )

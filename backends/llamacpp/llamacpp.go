@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
@@ -108,25 +107,5 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // Chat implements [backends.Backend].
 func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
-	for {
-		l, err := s.sup.Acquire(ctx)
-		if err != nil {
-			return err
-		}
-		err = l.chat(ctx, req, emit)
-		if !errors.Is(err, errNotReached) {
-			return err
-		}
-		// It died before it could see the request, which the next one will answer.
-		alive := time.NewTimer(deathTimeout)
-		select {
-		case <-l.Done():
-			alive.Stop()
-		case <-alive.C:
-			return fmt.Errorf("%w: it runs, but can't be reached: %w", backends.ErrInterrupted, err)
-		case <-ctx.Done():
-			alive.Stop()
-			return context.Cause(ctx)
-		}
-	}
+	return s.sup.Do(ctx, func(l *launch) error { return l.chat(ctx, req, emit) })
 }

@@ -14,10 +14,8 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/process"
 )
-
-// errNotReached means that the runtime could not see the request, so that sending it elsewhere repeats nothing.
-var errNotReached = errors.New("runtime was not reached")
 
 // randomSeed is the seed by which llama.cpp understands "choose one".
 const randomSeed = ^uint32(0)
@@ -62,7 +60,7 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	select {
 	case <-l.turn:
 	case <-l.Done():
-		return errNotReached
+		return process.ErrNotReached
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -109,7 +107,7 @@ func (l *launch) forget(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case !c.reached.Load():
-		return fmt.Errorf("%w: %w", errNotReached, err)
+		return fmt.Errorf("%w: %w", process.ErrNotReached, err)
 	default:
 		return fmt.Errorf("%w: it could not forget the request before", backends.ErrInterrupted)
 	}
@@ -195,7 +193,7 @@ func (c *call) translate(err error, context int) error {
 	message := err.Error()
 	switch {
 	case errors.As(err, &transport) && !c.reached.Load():
-		return fmt.Errorf("%w: %w", errNotReached, err)
+		return fmt.Errorf("%w: %w", process.ErrNotReached, err)
 	case errors.As(err, &transport):
 		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)
 	case c.cut.Load():

@@ -2,6 +2,10 @@ package process
 
 import "time"
 
+// deathTimeout is how long a runtime that can't be reached may take to be found dead. One that lives lost its socket, or
+// this process has no descriptor left to reach it: callers must not wait for that to pass.
+const deathTimeout = 5 * time.Second
+
 // Bounds on what a child may make this process keep or write.
 const (
 	maxReport    = 64 << 10 // bytes of the sandbox's report

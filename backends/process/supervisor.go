@@ -14,6 +14,9 @@ import (
 // ErrPermanent is in the error of a launch that would fail the same way each time: it is not repeated.
 var ErrPermanent = errors.New("no restart helps")
 
+// ErrNotReached is in the error of a request that an instance could not see, so that sending it to another repeats nothing.
+var ErrNotReached = errors.New("runtime was not reached")
+
 // An Instance is one launch of a runtime, such as a [Process] with its socket.
 type Instance interface {
 	// Ready returns nil once the instance can serve. If the instance ends first it says why, if ctx does, its cause.
@@ -113,6 +116,31 @@ func (s *Supervisor[T]) Acquire(ctx context.Context) (T, error) {
 		case <-changed:
 		case <-ctx.Done():
 			return none, fmt.Errorf("wait for runtime: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Do passes a request to the instance that serves now. One that died before it could see the request is followed by
+// another, which answers it.
+func (s *Supervisor[T]) Do(ctx context.Context, ask func(T) error) error {
+	for {
+		inst, err := s.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = ask(inst)
+		if !errors.Is(err, ErrNotReached) {
+			return err
+		}
+		alive := time.NewTimer(deathTimeout)
+		select {
+		case <-inst.Done():
+			alive.Stop()
+		case <-alive.C:
+			return fmt.Errorf("%w: it runs, but can't be reached: %w", backends.ErrInterrupted, err)
+		case <-ctx.Done():
+			alive.Stop()
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -108,6 +108,56 @@ func TestSupervisorKnowsWhatIsPermanent(t *testing.T) {
 	})
 }
 
+// TestDo: what an instance did not see the next one is asked, and one that lives unreached is not waited for.
+func TestDo(t *testing.T) {
+	unreached := func(*instance) error { return process.ErrNotReached }
+	tests := []struct {
+		name string
+		ask  func(first bool, i *instance) error
+		want error
+		asks int
+	}{
+		{"it answers", func(bool, *instance) error { return nil }, nil, 1},
+		{"it refuses", func(bool, *instance) error { return errLaunch }, errLaunch, 1},
+		{"it dies before it sees it", func(first bool, i *instance) error {
+			if first {
+				i.die()
+				return unreached(i)
+			}
+			return nil
+		}, nil, 2},
+		{"it lives and can't be reached", func(_ bool, i *instance) error { return unreached(i) }, backends.ErrInterrupted, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &plan{}
+				s := p.supervisor()
+				if err := s.Start(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				asks := 0
+				err := s.Do(t.Context(), func(i *instance) error {
+					asks++
+					return tt.ask(asks == 1, i)
+				})
+				if !errors.Is(err, tt.want) || asks != tt.asks {
+					t.Errorf("Do() = %v after asking %d times, want %v after %d", err, asks, tt.want, tt.asks)
+				}
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errReady)
+				defer cancel()
+				if err := s.Do(ctx, unreached); !errors.Is(err, errReady) {
+					t.Errorf("Do() = %v once its context has ended, want %v", err, errReady)
+				}
+				s.Stop(t.Context())
+				if err := s.Do(t.Context(), unreached); !errors.Is(err, backends.ErrNotRunning) {
+					t.Errorf("Do() = %v after Stop, want %v", err, backends.ErrNotRunning)
+				}
+			})
+		})
+	}
+}
+
 func TestSupervisorHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plan{}
