@@ -23,6 +23,12 @@ func TestNewRelease(t *testing.T) {
 	arg := func(name, value string) func(*trust.Descriptor) {
 		return func(d *trust.Descriptor) { d.Runtime.Args = map[string]string{name: value} }
 	}
+	embeds := func(edit func(*trust.Descriptor)) func(*trust.Descriptor) {
+		return func(d *trust.Descriptor) {
+			d.Runtime.Args, d.Behaviour.SystemPrompt, d.Behaviour.ChatTemplate = map[string]string{"embeddings": "true", "pooling": "mean"}, "", ""
+			edit(d)
+		}
+	}
 	tests := []struct {
 		name string
 		edit func(*trust.Descriptor)
@@ -58,6 +64,10 @@ func TestNewRelease(t *testing.T) {
 		{"fewer than no tokens", func(d *trust.Descriptor) { d.Behaviour.Output.MaxTokens = -1 }, "behaviour.output.maxTokens"},
 		{"a warm-up", func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "Say hello.", Contains: "hello"} }, ""},
 		{"an answer to no prompt", func(d *trust.Descriptor) { d.Warmup.Contains = "hello" }, "warmup.prompt"},
+		{"embeddings", embeds(func(d *trust.Descriptor) { d.Warmup.Prompt = "hello" }), ""},
+		{"a warm-up answer of vectors", embeds(func(d *trust.Descriptor) { d.Warmup = trust.Warmup{Prompt: "hello", Contains: "hello"} }), "warmup.contains"},
+		{"a system prompt before vectors", embeds(func(d *trust.Descriptor) { d.Behaviour.SystemPrompt = "Be brief." }), "behaviour.systemPrompt"},
+		{"a chat template of vectors", embeds(func(d *trust.Descriptor) { d.Behaviour.ChatTemplate = "{{ messages }}" }), "behaviour.chatTemplate"},
 		{"provenance", func(d *trust.Descriptor) { d.Provenance = trust.Provenance{Base: "b", Data: "d", Run: "r"} }, ""},
 		{"provenance of two lines", func(d *trust.Descriptor) { d.Provenance.Base = "a\nb" }, "provenance.base"},
 		{"prompt of two lines", func(d *trust.Descriptor) { d.Warmup.Prompt = "a\nb" }, ""},

@@ -33,6 +33,8 @@ func (m *vectorMaker) release(weights []byte) []byte {
 		{"subject-name", "tolerated", "", `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"tiny"`, `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"other"`, "the subject's name is informational"},
 		{"tools", "unenforceable", "behaviour.tools", `"tools":[]`, `"tools":["search"]`, "well-formed; this version can't enforce it, so it is refused where it would serve"},
 		{"argument", "unenforceable", "runtime.args.host", `"args":{}`, `"args":{"host":"0.0.0.0"}`, "well-formed; an argument that this version does not allow"},
+		{"embeddings-warmup", "unenforceable", "warmup.contains", `"runtime":{"args":{},"kind":"llamacpp"},"version":"1.0"`, `"runtime":{"args":{"embeddings":"true"},"kind":"llamacpp"},"version":"1.0","warmup":{"contains":"2","prompt":"1 + 1 ="}`, "well-formed; vectors contain no text"},
+		{"pooling", "unenforceable", "runtime.args.pooling", `"args":{}`, `"args":{"pooling":"mean"}`, "well-formed; an argument that goes with another"},
 		{"predicate-type", "predicate-type", "", `weighbridge:release:v1`, `weighbridge:release:v2`, "another predicate type"},
 		{"not-canonical", "canonical", "", `"model":"tiny"`, `"model": "tiny"`, "a space"},
 		{"unknown-field", "unknown-field", "", `"model":"tiny"`, `"guardrails":{},"model":"tiny"`, "a field of another version"},

@@ -17,12 +17,14 @@ var runtimes = map[string]map[string]argument{
 		"cache-type-k":  cacheTypes,
 		"cache-type-v":  cacheTypes,
 		"ctx-size":      {min: 1, max: 1 << 24}, // of all parallel requests together
+		"embeddings":    {words: []string{"true"}}, // it makes vectors, and does not chat: see Embeds
 		"flash-attn":    {words: []string{"on", "off", "auto"}},
 		"main-gpu":      {min: 0, max: 63},
 		"n-cpu-moe":     {min: 0, max: 4096},
 		"n-gpu-layers":  {words: []string{"auto", "all"}, min: 0, max: 4096},
 		"numa":          {words: []string{"distribute", "isolate"}},
 		"parallel":      {min: 1, max: 256},
+		"pooling":       {words: []string{"mean", "cls", "last"}}, // absent: what the weights say
 		"split-mode":    {words: []string{"none", "layer", "row"}},
 		"threads":       {min: 1, max: 1024},
 		"threads-batch": {min: 1, max: 1024},
@@ -61,8 +63,28 @@ func checkArgs(kind string, args map[string]string) problems {
 			bad.add("runtime.args."+name, "is %.80q, want %s", args[name], a)
 		}
 	}
+	return append(bad, checkEmbedding(kind, args)...)
+}
+
+// checkEmbedding reports arguments that go with making vectors, and others that do not. Vectors are made one after the
+// other: computed together, those of one caller would depend, in their last digits, on what others ask.
+func checkEmbedding(kind string, args map[string]string) problems {
+	var bad problems
+	if r := (Runtime{Kind: kind, Args: args}); r.Embeds() {
+		for _, name := range []string{"batch-size", "parallel"} {
+			if _, set := args[name]; set {
+				bad.add("runtime.args."+name, "does not go with embeddings, which are made one after the other, each in one batch (ubatch-size)")
+			}
+		}
+	} else if _, set := args["pooling"]; set && kind == "llamacpp" {
+		bad.add("runtime.args.pooling", "is for releases with embeddings: true")
+	}
 	return bad
 }
+
+// Embeds reports whether the runtime is started to make vectors of texts, and does not chat. Ollama does both, as the
+// weights allow.
+func (r Runtime) Embeds() bool { return r.Kind == "llamacpp" && r.Args["embeddings"] == "true" }
 
 func (a argument) allows(value string) bool {
 	if slices.Contains(a.words, value) {
@@ -99,6 +121,15 @@ func (d *Descriptor) unenforceable() problems {
 		}
 	} else {
 		bad.add("runtime.kind", "this version can't enforce it")
+	}
+	if d.Runtime.Embeds() {
+		for _, f := range []struct{ path, text string }{
+			{"behaviour.chatTemplate", d.Behaviour.ChatTemplate}, {"behaviour.systemPrompt", d.Behaviour.SystemPrompt}, {"warmup.contains", d.Warmup.Contains},
+		} {
+			if f.text != "" {
+				bad.add(f.path, "is about answers, and a release with embeddings: true makes vectors")
+			}
+		}
 	}
 	if len(d.Behaviour.Tools) > 0 {
 		bad.add("behaviour.tools", "this version can't enforce it: it forwards no tools to a runtime")
