@@ -31,17 +31,21 @@ var (
 	// ErrInvalidRequest means that the request can't be answered by this model, whoever asks: it is longer than the
 	// context, say. The error's whole text is written for the caller and holds nothing of the runtime's own.
 	ErrInvalidRequest = errors.New("invalid request")
+
+	// ErrUnsupported means that this model does not do what was asked, to chat or to embed, as its release starts it. Like
+	// ErrInvalidRequest its whole text is written for the caller.
+	ErrUnsupported = errors.New("not supported")
 )
 
 // A Backend runs one model server, from sealed weights only, for one life: it is started once and stopped once.
 //
 // Its methods may be called concurrently, from any state:
 //
-//	            Start            Chat                        Stop
+//	            Start            Chat, Embed                 Stop
 //	none        starts, waits    ErrNotRunning               then stopped
-//	loading     ErrStarted       waits                       aborts the start
-//	ready       ErrStarted       forwards                    stops, interrupting requests
-//	restarting  ErrStarted       waits                       gives the restart up
+//	loading     ErrStarted       wait                        aborts the start
+//	ready       ErrStarted       forward                     stops, interrupting requests
+//	restarting  ErrStarted       wait                        gives the restart up
 //	failed      ErrStarted       ErrFailed                   nil
 //	stopped     ErrStarted       ErrNotRunning               nil
 //
@@ -57,6 +61,11 @@ type Backend interface {
 	// FinishReason and the Usage. When ctx ends, or emit returns an error, the runtime's work for it is aborted and
 	// that error is returned. ErrInterrupted is the only error after which a retry may go better.
 	Chat(ctx context.Context, req ChatRequest, emit func(Chunk) error) error
+
+	// Embed returns a vector for each input, in their order; the whole of each counts. A vector depends on the input alone,
+	// not on what else is asked, by whomever. When ctx ends its cause is returned, and of other errors the same holds as
+	// for Chat.
+	Embed(ctx context.Context, req EmbedRequest) (Embeddings, error)
 
 	// Status never blocks.
 	Status() Status

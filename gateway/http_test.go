@@ -142,7 +142,7 @@ func TestHTTPCompletes(t *testing.T) {
 // TestHTTPOutcomes is what callers see of everything that is not an answer.
 func TestHTTPOutcomes(t *testing.T) {
 	broken := &channel{chunks: []backends.Chunk{}, fail: errors.New("segmentation fault at 0xdead")}
-	tooLong := &channel{fail: backends.ErrInvalidRequest}
+	tooLong, embedder := &channel{fail: backends.ErrInvalidRequest}, &channel{fail: backends.ErrUnsupported}
 	cut := &channel{chunks: []backends.Chunk{}}
 	quiet := &channel{missing: errors.New("1 of 2 required approvals")}
 	tests := []struct {
@@ -160,6 +160,7 @@ func TestHTTPOutcomes(t *testing.T) {
 		{"serves nothing", "/apps/demo", hello(), "quiet", 503, "channel is not serving, retry later", "1 of 2 required approvals"},
 		{"runtime fails", "/apps/demo", broken, "chat", 502, "the model server failed, retry later", "segmentation fault"},
 		{"runtime ends early", "/apps/demo", cut, "chat", 502, "the model server failed, retry later", "ended without a reason"},
+		{"model does not chat", "/apps/demo", embedder, "chat", 400, "model: not supported", "not supported"},
 		{"runtime refuses", "/apps/demo", tooLong, "chat", 400, "messages: invalid request", "invalid request"},
 	}
 	for _, tt := range tests {

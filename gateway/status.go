@@ -89,6 +89,8 @@ func outcomeOf(err error) outcome {
 	case errors.As(err, &failed) && errors.Is(err, backends.ErrInvalidRequest):
 		// Its text is written for callers: that is its contract.
 		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "invalid_argument", "messages", "messages: " + failed.err.Error()}
+	case errors.As(err, &failed) && errors.Is(err, backends.ErrUnsupported):
+		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "unsupported", "model", "model: " + failed.err.Error()}
 	case errors.As(err, &failed):
 		return outcome{http.StatusBadGateway, codes.Unavailable, "server_error", "runtime_failed", "", "the model server failed, retry later"}
 	default:

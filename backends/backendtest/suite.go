@@ -20,6 +20,8 @@ type Suite struct {
 	New  func(t *testing.T) backends.Backend // makes one that is not started; called for each test
 	Args map[string]string                   // the runtime.args all are started with: one thread, one request at a time
 
+	EmbedArgs map[string]string // those with which weights that make vectors are started
+
 	// Templates in the language of this kind's releases: one that all are started with, empty where the model's own is
 	// used, and one that shows the messages and then a hundred times x.
 	ChatTemplate, PaddedTemplate string
@@ -39,6 +41,9 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Concurrent", s.concurrent)
 	t.Run("Cancel", s.cancel)
 	t.Run("ContextOverflow", s.contextOverflow)
+	t.Run("Embed", s.embed)
+	t.Run("EmbedOrChat", s.embedOrChat)
+	t.Run("EmbedWhileCrashing", s.embedWhileCrashing)
 	t.Run("FileOnDisk", s.fileOnDisk)
 	t.Run("StartRefuses", s.startRefuses)
 	t.Run("StartGivenUp", s.startGivenUp)
@@ -126,6 +131,17 @@ func checkAnswer(t *testing.T, b backends.Backend, req backends.ChatRequest, wan
 		t.Errorf("answer is %q, %v; want %q", got, err, want)
 	}
 	return last
+}
+
+// checkAnswersNothing checks that a backend refuses whatever it is asked.
+func checkAnswersNothing(t *testing.T, b backends.Backend, want error) {
+	t.Helper()
+	if _, _, err := Ask(t.Context(), b, Question("hello")); !errors.Is(err, want) {
+		t.Errorf("Chat() = %v, want %v", err, want)
+	}
+	if _, err := b.Embed(t.Context(), backends.EmbedRequest{Inputs: []string{"hello"}}); !errors.Is(err, want) {
+		t.Errorf("Embed() = %v, want %v", err, want)
+	}
 }
 
 func (s Suite) answers(t *testing.T) {
@@ -310,9 +326,7 @@ func (s Suite) startRefuses(t *testing.T) {
 			if st := b.Status(); st.State != backends.Failed || !strings.Contains(st.Error, tt.want) {
 				t.Errorf("status is %+v, want failed and why", st)
 			}
-			if _, _, err := Ask(t.Context(), b, Question("hello")); !errors.Is(err, backends.ErrFailed) {
-				t.Errorf("Chat() = %v, want ErrFailed", err)
-			}
+			checkAnswersNothing(t, b, backends.ErrFailed)
 			check(t, b.Stop(t.Context()))
 		})
 	}
@@ -340,9 +354,7 @@ func (s Suite) states(t *testing.T) {
 	if st := never.Status(); st.State != backends.None {
 		t.Errorf("state is %q, want none", st.State)
 	}
-	if _, _, err := Ask(t.Context(), never, Question("hello")); !errors.Is(err, backends.ErrNotRunning) {
-		t.Errorf("Chat() before Start = %v, want ErrNotRunning", err)
-	}
+	checkAnswersNothing(t, never, backends.ErrNotRunning)
 	check(t, never.Stop(t.Context()))
 
 	b := s.start(t, tinygguf.A)
@@ -354,9 +366,7 @@ func (s Suite) states(t *testing.T) {
 	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
 	stop(t, b)
 	stop(t, b)
-	if _, _, err := Ask(t.Context(), b, Question("hello")); !errors.Is(err, backends.ErrNotRunning) {
-		t.Errorf("Chat() after Stop = %v, want ErrNotRunning", err)
-	}
+	checkAnswersNothing(t, b, backends.ErrNotRunning)
 
 	// The build that served may be pinned.
 	pinned := s.New(t)

@@ -3,7 +3,10 @@ package llamacpp
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
 // How llama-server gets at its weights.
@@ -45,8 +48,28 @@ func commandLine(args map[string]string, loadMode string, open paths) []string {
 	if _, ok := args["parallel"]; !ok {
 		line = append(line, "--parallel", "1")
 	}
+	args = maps.Clone(args)
+	if embeds(args) {
+		line = append(line, "--embeddings")
+		delete(args, "embeddings") // takes no value
+		args["ubatch-size"] = strconv.Itoa(embedBatch(args))
+		args["batch-size"] = args["ubatch-size"]
+	}
 	for _, name := range slices.Sorted(maps.Keys(args)) {
 		line = append(line, "--"+name, args[name])
 	}
 	return line
+}
+
+func embeds(args map[string]string) bool { return trust.Runtime{Kind: Kind, Args: args}.Embeds() }
+
+// embedBatch is how many tokens of a text are computed at once. One that has more can't be embedded by most models, so
+// that where the release says nothing it is what the context holds, as far as memory is not wasted on it.
+func embedBatch(args map[string]string) int {
+	for _, name := range []string{"ubatch-size", "ctx-size"} {
+		if n, err := strconv.Atoi(args[name]); err == nil && (name == "ubatch-size" || n < maxEmbedBatch) {
+			return n
+		}
+	}
+	return maxEmbedBatch
 }

@@ -71,16 +71,24 @@ func encode(req backends.ChatRequest) ([]byte, error) {
 
 // chat asks this launch of llama-server.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	if l.embeds {
+		return fmt.Errorf("%w: this model makes embeddings, and does not chat", backends.ErrUnsupported)
+	}
 	body, err := encode(req)
 	if err != nil {
 		return err
 	}
-	c := new(call)
+	return l.post(ctx, "/v1/chat/completions", body, func(c *call, answer io.Reader) error { return c.stream(ctx, answer, emit) })
+}
+
+// post sends a request and has the answer read, unless it is an error.
+func (l *launch) post(ctx context.Context, path string, body []byte, read func(*call, io.Reader) error) error {
+	c := &call{launch: l}
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
 	// Ending this context closes the connection, which is how llama-server learns to stop and frees the slot.
 	inner, cancel := context.WithCancel(traced)
 	defer cancel()
-	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+"/v1/chat/completions", bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+path, bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
 	}
@@ -94,11 +102,12 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	if resp.StatusCode != http.StatusOK {
 		return c.refusal(ctx, resp)
 	}
-	return c.stream(ctx, resp.Body, emit)
+	return read(c, resp.Body)
 }
 
 // A call is one request to llama-server.
 type call struct {
+	launch  *launch
 	reached atomic.Bool // connected: llama-server may have seen the request
 }
 
@@ -135,17 +144,30 @@ func (c *call) refusal(ctx context.Context, resp *http.Response) error {
 	if err := json.Unmarshal(data, &body); err != nil {
 		return fmt.Errorf("llama-server answered status %d without a reason", resp.StatusCode)
 	}
-	return body.Error.translate(resp.StatusCode)
+	return c.translate(body.Error, resp.StatusCode)
+}
+
+// textTooLong is how a text that can't be embedded is refused; llama-server takes it for an error of its own.
+const textTooLong = "input (%d tokens) is too large to process. increase the physical batch size (current batch size: %d)"
+
+func scan(text, format string, into ...any) bool {
+	n, _ := fmt.Sscanf(text, format, into...) // the error says less than how many
+	return n == len(into)
 }
 
 // templateRaised marks the error by which a template refuses a conversation; llama-server takes it for one of its own.
 const templateRaised = "Jinja Exception: "
 
-func (e runtimeError) translate(status int) error {
+func (c *call) translate(e runtimeError, status int) error {
+	var tokens, batch int
 	switch {
 	case e.Type == "exceed_context_size_error":
-		return fmt.Errorf("%w: the conversation has %d tokens, and the model's context holds %d: shorten it",
+		return fmt.Errorf("%w: it has %d tokens, and the model's context holds %d: shorten it",
 			backends.ErrInvalidRequest, e.PromptTokens, e.Context)
+	case scan(e.Message, textTooLong, &tokens, &batch):
+		return fmt.Errorf("%w: a text has %d tokens, and the model takes %d at once: shorten it", backends.ErrInvalidRequest, tokens, batch)
+	case c.launch.embeds && status == http.StatusBadRequest:
+		return fmt.Errorf("%w: the model can't embed this text", backends.ErrInvalidRequest)
 	case status == http.StatusBadRequest, strings.Contains(e.Message, templateRaised):
 		return fmt.Errorf("%w: the model's chat template does not accept this conversation (roles it does not know, or in an order it does not expect)",
 			backends.ErrInvalidRequest)
@@ -190,7 +212,7 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 			return fmt.Errorf("decode llama-server's answer: %w", err)
 		}
 		if e.Error != nil {
-			return e.Error.translate(http.StatusInternalServerError)
+			return c.translate(*e.Error, http.StatusInternalServerError)
 		}
 		if e.Usage != nil {
 			last.Usage = &backends.Usage{PromptTokens: e.Usage.PromptTokens, CompletionTokens: e.Usage.CompletionTokens}

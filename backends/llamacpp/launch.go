@@ -91,6 +91,7 @@ type launch struct {
 	dir    *os.File // held open, so that the socket is reached however long its path is
 	key    string
 	client *http.Client
+	embeds bool // and does not chat
 
 	giveBack []*seal.Weights // once it has read them; none if it maps them
 }
@@ -101,7 +102,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make private directory: %w", err)
 	}
-	l := &launch{key: rand.Text()}
+	l := &launch{key: rand.Text(), embeds: embeds(p.args)}
 	defer func() {
 		if err != nil {
 			l.dir.Close()
@@ -189,6 +190,9 @@ func (l *launch) Ready(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		if l.healthy(ctx) {
+			if err := l.tryEmbedding(ctx); err != nil {
+				return err
+			}
 			l.proc.TakeBack()
 			var errs []error
 			for _, w := range l.giveBack {

@@ -16,6 +16,13 @@ const (
 	// dialInterval is how often a runtime whose queue of connections is full is tried again.
 	dialInterval = 5 * time.Millisecond
 
+	// maxEmbedBatch is the longest text, in tokens, of a release that names neither ubatch-size nor a shorter context: what
+	// embedding models have.
+	maxEmbedBatch = 8192
+
+	embedGroup = 16                     // texts embedded by one request to the runtime
+	maxVectors = embedGroup * (1 << 20) // bytes of its answer: vectors of 40,000 numbers
+
 	maxEvent = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
 	maxError = 64 << 10 // bytes of an answer that is an error
 )

@@ -49,6 +49,8 @@ func TestConformance(t *testing.T) {
 		New:  func(t *testing.T) backends.Backend { return newServer(t, backendtest.LlamaServer(t), t.TempDir()) },
 		Args: oneThread.Args,
 
+		EmbedArgs: map[string]string{"threads": "1", "embeddings": "true", "pooling": "mean"},
+
 		PaddedTemplate: "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 100 }}",
 	})
 }

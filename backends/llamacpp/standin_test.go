@@ -65,6 +65,7 @@ func standIn() error {
 		return err
 	}
 	http.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("POST /v1/embeddings", answerVectors)
 	http.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		var req struct {
 			Messages []struct{ Role, Content string }

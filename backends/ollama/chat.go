@@ -57,6 +57,11 @@ func chatRequest(req backends.ChatRequest) *api.ChatRequest {
 
 // chat asks this launch of Ollama, when nobody else does.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	return l.inTurn(ctx, func(c *call) error { return c.chat(ctx, l, req, emit) })
+}
+
+// inTurn asks this launch of Ollama something, when nobody else does and what was asked before is forgotten.
+func (l *launch) inTurn(ctx context.Context, ask func(*call) error) error {
 	select {
 	case <-l.turn:
 	case <-l.Done():
@@ -70,9 +75,8 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 			return err
 		}
 	}
-	l.used = true
-	c := new(call)
-	err := c.chat(ctx, l, req, emit)
+	l.used = !l.embeds // what makes embeddings alone keeps none of what it was asked
+	err := ask(new(call))
 	l.pass()
 	return err
 }
@@ -81,7 +85,7 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 func (l *launch) pass() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopping {
+	if l.stopping || !l.used {
 		l.turn <- struct{}{}
 		return
 	}
@@ -113,10 +117,14 @@ func (l *launch) forget(ctx context.Context) error {
 	}
 }
 
+// errTooLarge means that an answer is larger than any that is proper.
+var errTooLarge = errors.New("ollama's answer is too large")
+
 // A call is one request to Ollama.
 type call struct {
 	reached atomic.Bool // connected: Ollama may have seen the request
 	cut     atomic.Bool // the answer ended before its end; Ollama's client does not tell
+	limit   int64       // bytes of the answer, of which the client reads all; 0: it comes in pieces
 }
 
 type callKey struct{}
@@ -132,7 +140,7 @@ type watchedTransport struct{ http.RoundTripper }
 func (t watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(r)
 	if c, ok := r.Context().Value(callKey{}).(*call); ok && err == nil {
-		resp.Body = watchedBody{resp.Body, c}
+		resp.Body = &watchedBody{resp.Body, c, 0}
 	}
 	return resp, err
 }
@@ -140,10 +148,15 @@ func (t watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 type watchedBody struct {
 	io.ReadCloser
 	call *call
+	read int64
 }
 
-func (b watchedBody) Read(p []byte) (int, error) {
+func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if limit := b.call.limit; limit > 0 && b.read > limit {
+		return 0, errTooLarge
+	}
 	if err != nil && err != io.EOF {
 		b.call.cut.Store(true)
 	}
@@ -184,7 +197,7 @@ func (c *call) chat(ctx context.Context, l *launch, req backends.ChatRequest, em
 }
 
 // What Ollama's errors begin with, or hold, when its runner has died.
-var runnerDied = []string{"runner", "an error was encountered while running the model", "error reading llm response", "health resp"}
+var runnerDied = []string{"runner", "do embedding request", "error reading embed response", "an error was encountered while running the model", "error reading llm response", "health resp"}
 
 // translate turns an error of Ollama's client into ours. Ollama's own words are left out: they may quote the request.
 func (c *call) translate(err error, context int) error {
@@ -202,8 +215,14 @@ func (c *call) translate(err error, context int) error {
 		message = status.ErrorMessage
 	}
 	switch {
-	case strings.Contains(message, "exceeds the context length"):
-		return fmt.Errorf("%w: the conversation has more tokens than the model's context holds, which is %d: shorten it", backends.ErrInvalidRequest, context)
+	case errors.Is(err, errTooLarge):
+		return err
+	case strings.Contains(message, "exceeds the context length"), strings.HasPrefix(message, "input exceeds maximum context length"):
+		return fmt.Errorf("%w: it has more tokens than the model's context holds, which is %d: shorten it", backends.ErrInvalidRequest, context)
+	case strings.HasSuffix(message, "does not support chat"):
+		return fmt.Errorf("%w: this model makes embeddings, and does not chat", backends.ErrUnsupported)
+	case strings.HasSuffix(message, "does not support embeddings"):
+		return fmt.Errorf("%w: this model chats, and makes no embeddings", backends.ErrUnsupported)
 	case strings.HasPrefix(message, "template: "):
 		return fmt.Errorf("%w: the model's chat template does not accept this conversation", backends.ErrInvalidRequest)
 	}

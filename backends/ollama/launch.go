@@ -143,7 +143,8 @@ type launch struct {
 	port    int
 	client  *api.Client
 	args    map[string]string
-	context int // tokens, once it is ready
+	context int  // tokens, once it is ready
+	embeds  bool // and does not chat; once it is ready
 
 	turn chan struct{} // holds one value while nobody asks anything
 	used bool          // something was asked that is not forgotten; belongs to who has the turn
@@ -248,7 +249,11 @@ func (l *launch) healthy(ctx context.Context) bool {
 // load has Ollama load the model, for as long as it lives, and checks that it was loaded as the release says.
 func (l *launch) load(ctx context.Context) error {
 	nothing := func(api.ChatResponse) error { return nil }
-	if err := l.client.Chat(ctx, &api.ChatRequest{Model: modelName}, nothing); err != nil {
+	err := l.client.Chat(ctx, &api.ChatRequest{Model: modelName}, nothing)
+	if l.embeds = err != nil && errors.Is(new(call).translate(err, 0), backends.ErrUnsupported); l.embeds {
+		_, err = l.client.Embed(ctx, &api.EmbedRequest{Model: modelName}) // of nothing
+	}
+	if err != nil {
 		return err
 	}
 	running, err := l.client.ListRunning(ctx)

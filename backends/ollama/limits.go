@@ -15,6 +15,9 @@ const (
 	// runner again, which then loads.
 	forgetTimeout = restartTimeout
 
+	embedGroup = 16                     // texts embedded by one request to the runtime
+	maxVectors = embedGroup * (1 << 20) // bytes of its answer: vectors of 40,000 numbers
+
 	// deathTimeout is how long a runtime that can't be reached may take to be found dead.
 	deathTimeout = 5 * time.Second
 

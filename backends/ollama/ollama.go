@@ -108,3 +108,12 @@ func (s *Server) Stop(ctx context.Context) error {
 func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	return s.sup.Do(ctx, func(l *launch) error { return l.chat(ctx, req, emit) })
 }
+
+// Embed implements [backends.Backend].
+func (s *Server) Embed(ctx context.Context, req backends.EmbedRequest) (e backends.Embeddings, err error) {
+	err = s.sup.Do(ctx, func(l *launch) (err error) {
+		e, err = l.embed(ctx, req)
+		return err
+	})
+	return e, err
+}

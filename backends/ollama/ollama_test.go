@@ -52,6 +52,7 @@ func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
 		New:            func(t *testing.T) backends.Backend { return newServer(t, backendtest.Ollama(t), t.TempDir()) },
 		Args:           oneThread.Args,
+		EmbedArgs:      oneThread.Args,
 		ChatTemplate:   chatTemplate,
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),
 	})

@@ -55,6 +55,7 @@ func standIn() error {
 	http.HandleFunc("GET /api/ps", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, `{"models":[{"name":"model","context_length":77}]}`)
 	})
+	http.HandleFunc("POST /api/embed", answerVectors)
 	http.HandleFunc("POST /api/generate", func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		mu.Lock()
@@ -74,7 +75,7 @@ func standIn() error {
 		}
 		if err != nil || len(req.Messages) == 0 { // the request that loads
 			asked = append(asked, "load "+string(body))
-			behaveWhileLoading()
+			behaveWhileLoading(w)
 			return
 		}
 		asked = append(asked, "chat "+string(body))
@@ -106,7 +107,7 @@ func standIn() error {
 }
 
 // behaveWhileLoading does what a test asks for by the template.
-func behaveWhileLoading() {
+func behaveWhileLoading(w http.ResponseWriter) {
 	switch seen := lookAround(); {
 	case strings.Contains(seen, "die while loading"):
 		fmt.Println("out of memory")
@@ -114,6 +115,8 @@ func behaveWhileLoading() {
 	case strings.Contains(seen, "load for ever"):
 		fmt.Println("loading for ever")
 		select {}
+	case strings.Contains(seen, "no chat"):
+		http.Error(w, `{"error":"\"model\" does not support chat"}`, http.StatusBadRequest)
 	}
 }
 

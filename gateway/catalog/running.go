@@ -104,7 +104,8 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 // warmUpTokens bounds the answer to a warm-up prompt.
 const warmUpTokens = 64
 
-// warmUp asks the release's own first question. The answer is checked, and never logged.
+// warmUp asks the release's own first question, or has it embedded where the release does not chat. The answer is checked,
+// and never logged.
 func warmUp(ctx context.Context, b backends.Backend, w trust.Warmup) error {
 	if w.Prompt == "" {
 		return nil
@@ -120,6 +121,10 @@ func warmUp(ctx context.Context, b backends.Backend, w trust.Warmup) error {
 		answer.WriteString(chunk.Text)
 		return nil
 	})
+	if errors.Is(err, backends.ErrUnsupported) && w.Contains == "" {
+		_, err = b.Embed(ctx, backends.EmbedRequest{Inputs: []string{w.Prompt}})
+		return err
+	}
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,10 @@ func (a *actor) Chat(context.Context, backends.ChatRequest, func(backends.Chunk)
 	return backends.ErrNotRunning
 }
 
+func (a *actor) Embed(context.Context, backends.EmbedRequest) (backends.Embeddings, error) {
+	return backends.Embeddings{}, backends.ErrNotRunning
+}
+
 func (a *actor) Status() backends.Status {
 	return backends.Status{State: a.state.Load().(backends.State), Sandbox: a.stage.sandbox}
 }

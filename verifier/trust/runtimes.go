@@ -16,7 +16,7 @@ var runtimes = map[string]map[string]argument{
 		"batch-size":    {min: 1, max: 1 << 16},
 		"cache-type-k":  cacheTypes,
 		"cache-type-v":  cacheTypes,
-		"ctx-size":      {min: 1, max: 1 << 24}, // of all parallel requests together
+		"ctx-size":      {min: 1, max: 1 << 24},    // of all parallel requests together
 		"embeddings":    {words: []string{"true"}}, // it makes vectors, and does not chat: see Embeds
 		"flash-attn":    {words: []string{"on", "off", "auto"}},
 		"main-gpu":      {min: 0, max: 63},

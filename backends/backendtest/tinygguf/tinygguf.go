@@ -25,6 +25,7 @@ const ChatTemplate = "{% for message in messages %}<{{ message.role }}>\n{{ mess
 type Config struct {
 	Sentence     string // what the model answers; at least three characters
 	Endless      bool   // say the sentence again and again, without an end
+	Embeds       bool   // make vectors of texts: each byte of one adds to the axis of its number; then it says nothing
 	ChatTemplate string // kept in the file; empty: the model has none
 	Seed         uint64 // of the layers' weights
 
@@ -141,6 +142,9 @@ func (c Config) metadata(f *file, v vocabulary) {
 	f.meta("llama.attention.layer_norm_rms_epsilon", float32(1e-5))
 	f.meta("llama.rope.dimension_count", uint32(c.Embedding/c.Heads))
 	f.meta("llama.vocab_size", uint32(len(v.texts)))
+	if c.Embeds {
+		f.meta("llama.pooling_type", uint32(1)) // the mean over all tokens
+	}
 	f.meta("tokenizer.ggml.model", "llama")
 	f.meta("tokenizer.ggml.tokens", v.texts)
 	f.meta("tokenizer.ggml.scores", v.scores)
@@ -174,7 +178,11 @@ func (c Config) tensors(v vocabulary) []tensor {
 		return tensor{name: name, dims: []int{d}, kind: kindF32, data: constant(1)}
 	}
 
-	list := []tensor{{name: "token_embd.weight", dims: []int{d, len(v.texts)}, kind: kindF16, data: axisRows(v.axisOf, embeddingValue)}}
+	axis := v.axisOf
+	if c.Embeds {
+		axis = func(token int) int { return max(0, token-firstByte) % d }
+	}
+	list := []tensor{{name: "token_embd.weight", dims: []int{d, len(v.texts)}, kind: kindF16, data: axisRows(axis, embeddingValue)}}
 	for i := range c.Layers {
 		block := fmt.Sprintf("blk.%d.", i)
 		list = append(list,
