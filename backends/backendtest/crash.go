@@ -29,7 +29,7 @@ func kill(t *testing.T, b backends.Backend) {
 func (s Suite) crashWhileLoading(t *testing.T) {
 	path := WriteModel(t, tinygguf.A)
 	check(t, os.Truncate(path, 100_000)) // signed as it is: a model that was broken before it was signed
-	b, w := s.New(t), Seal(t, path)
+	b, w := s.New(t, t.TempDir()), Seal(t, path)
 	err := b.Start(t.Context(), w, s.spec())
 	if !errors.Is(err, backends.ErrFailed) || !strings.Contains(err.Error(), "it wrote:") && !strings.Contains(err.Error(), "file size") {
 		t.Errorf("Start() = %v, want ErrFailed and what the runtime wrote, or said", err)
@@ -41,7 +41,7 @@ func (s Suite) crashWhileLoading(t *testing.T) {
 // crashWhileIdle checks that a restart serves the same weights although their file is gone and altered.
 func (s Suite) crashWhileIdle(t *testing.T) {
 	path := WriteModel(t, tinygguf.A)
-	b, w := s.New(t), Seal(t, path)
+	b, w := s.New(t, t.TempDir()), Seal(t, path)
 	check(t, b.Start(t.Context(), w, s.spec()))
 	check(t, w.Close())
 	defer stop(t, b)

@@ -18,7 +18,7 @@ var embedder = tinygguf.Config{Sentence: tinygguf.A.Sentence, ChatTemplate: tiny
 
 func (s Suite) startEmbedder(t *testing.T, c tinygguf.Config) (b backends.Backend, path string) {
 	t.Helper()
-	b, path = s.New(t), WriteModel(t, c)
+	b, path = s.New(t, t.TempDir()), WriteModel(t, c)
 	w := Seal(t, path)
 	spec := backends.Spec{Args: s.EmbedArgs}
 	if s.ChatTemplate != "" { // which nobody sees

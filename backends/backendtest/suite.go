@@ -17,10 +17,13 @@ import (
 
 // A Suite says how the backends under test are made.
 type Suite struct {
-	New  func(t *testing.T) backends.Backend // makes one that is not started; called for each test
-	Args map[string]string                   // the runtime.args all are started with: one thread, one request at a time
+	New  func(t *testing.T, runtimeDir string) backends.Backend // makes one that is not started; called for each test
+	Args map[string]string                                      // the runtime.args all are started with: one thread, one request at a time
 
 	EmbedArgs map[string]string // those with which weights that make vectors are started
+
+	// Refuses are the rows that this kind can't do, by name, each with what Start then says.
+	Refuses map[string]string
 
 	// Templates in the language of this kind's releases: one that all are started with, empty where the model's own is
 	// used, and one that shows the messages and then a hundred times x.
@@ -37,7 +40,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Answers", s.answers)
 	t.Run("Limits", s.limits)
 	t.Run("ChatTemplate", s.chatTemplate)
-	t.Run("Adapter", s.adapter)
+	t.Run("Adapters", s.adapters)
 	t.Run("Concurrent", s.concurrent)
 	t.Run("Cancel", s.cancel)
 	t.Run("ContextOverflow", s.contextOverflow)
@@ -57,7 +60,7 @@ func Run(t *testing.T, s Suite) {
 // start makes a backend and starts it on a model. When the test ends it is stopped, and nothing of it may be left.
 func (s Suite) start(t *testing.T, c tinygguf.Config) backends.Backend {
 	t.Helper()
-	b := s.New(t)
+	b := s.New(t, t.TempDir())
 	w := Seal(t, WriteModel(t, c))
 	check(t, b.Start(t.Context(), w, s.spec()))
 	// The backend has descriptors of its own; whatever happens from here on, it needs nothing of the caller's.
@@ -208,7 +211,7 @@ func (s Suite) limits(t *testing.T) {
 func (s Suite) chatTemplate(t *testing.T) {
 	bare := tinygguf.A
 	bare.ChatTemplate = ""
-	b := s.New(t)
+	b := s.New(t, t.TempDir())
 	w := Seal(t, WriteModel(t, bare))
 	check(t, b.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: s.PaddedTemplate}))
 	w.Close()
@@ -283,7 +286,7 @@ func (s Suite) contextOverflow(t *testing.T) {
 // fileOnDisk checks that the file counts for nothing once it was sealed.
 func (s Suite) fileOnDisk(t *testing.T) {
 	path := WriteModel(t, tinygguf.A)
-	b, w := s.New(t), Seal(t, path)
+	b, w := s.New(t, t.TempDir()), Seal(t, path)
 	overwrite(t, path, tinygguf.B)
 	check(t, b.Start(t.Context(), w, s.spec()))
 	defer stop(t, b)
@@ -318,7 +321,7 @@ func (s Suite) startRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := s.New(t)
+			b := s.New(t, t.TempDir())
 			err := b.Start(t.Context(), tt.weights, tt.spec)
 			if !errors.Is(err, backends.ErrFailed) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Start() = %v, want ErrFailed with %q", err, tt.want)
@@ -337,7 +340,7 @@ func (s Suite) startRefuses(t *testing.T) {
 }
 
 func (s Suite) startGivenUp(t *testing.T) {
-	b := s.New(t)
+	b := s.New(t, t.TempDir())
 	w := Seal(t, WriteModel(t, tinygguf.A))
 	defer w.Close()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -350,7 +353,7 @@ func (s Suite) startGivenUp(t *testing.T) {
 }
 
 func (s Suite) states(t *testing.T) {
-	never := s.New(t)
+	never := s.New(t, t.TempDir())
 	if st := never.Status(); st.State != backends.None {
 		t.Errorf("state is %q, want none", st.State)
 	}
@@ -369,7 +372,7 @@ func (s Suite) states(t *testing.T) {
 	checkAnswersNothing(t, b, backends.ErrNotRunning)
 
 	// The build that served may be pinned.
-	pinned := s.New(t)
+	pinned := s.New(t, t.TempDir())
 	w = Seal(t, WriteModel(t, tinygguf.A))
 	check(t, pinned.Start(t.Context(), w, backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate, Build: b.Status().Build}))
 	check(t, w.Close())

@@ -27,8 +27,6 @@ func TestAdapters(t *testing.T) {
 		scales []float64
 		want   string
 	}{
-		{"none", nil, tinygguf.A.Sentence},
-		{"at scale 1", []float64{1}, tinygguf.Adapted},
 		{"too weak", []float64{0.25}, tinygguf.A.Sentence},
 		{"two that are too weak alone", []float64{0.375, 0.375}, tinygguf.Adapted},
 	}

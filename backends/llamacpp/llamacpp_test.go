@@ -46,7 +46,7 @@ func newServer(t *testing.T, command, dir string) *llamacpp.Server {
 
 func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New:  func(t *testing.T) backends.Backend { return newServer(t, backendtest.LlamaServer(t), t.TempDir()) },
+		New:  func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.LlamaServer(t), dir) },
 		Args: oneThread.Args,
 
 		EmbedArgs: map[string]string{"threads": "1", "embeddings": "true", "pooling": "mean"},

@@ -143,6 +143,7 @@ type launch struct {
 	port    int
 	client  *api.Client
 	args    map[string]string
+	adapted bool // by adapters
 	context int  // tokens, once it is ready
 	embeds  bool // and does not chat; once it is ready
 
@@ -156,7 +157,7 @@ type launch struct {
 
 // launch starts Ollama on a store that is made for this launch.
 func (p *parts) launch(cfg Config) (_ *launch, err error) {
-	l := &launch{args: p.args, turn: make(chan struct{}, 1)}
+	l := &launch{args: p.args, adapted: len(p.adapters) > 0, turn: make(chan struct{}, 1)}
 	l.turn <- struct{}{}
 	if l.port, err = freePort(); err != nil {
 		return nil, err
@@ -219,6 +220,8 @@ func (l *launch) Ready(ctx context.Context) error {
 		return fmt.Errorf("ollama is not ready: %w", context.Cause(ctx))
 	case l.ended(err):
 		return fmt.Errorf("ollama ended while loading: %w", l.proc.ErrWithOutput())
+	case l.adapted:
+		return fmt.Errorf("ollama can't load the weights with their adapters, which may have been made for others: %w", err)
 	default:
 		return fmt.Errorf("ollama can't load the weights: %w", err)
 	}

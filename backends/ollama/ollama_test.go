@@ -50,9 +50,10 @@ func newServer(t *testing.T, command, dir string) *ollama.Server {
 
 func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New:            func(t *testing.T) backends.Backend { return newServer(t, backendtest.Ollama(t), t.TempDir()) },
+		New:            func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
 		Args:           oneThread.Args,
 		EmbedArgs:      oneThread.Args,
+		Refuses:        map[string]string{"a weak adapter": "scale is 0.25"},
 		ChatTemplate:   chatTemplate,
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),
 	})
