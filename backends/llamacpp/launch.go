@@ -56,6 +56,9 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if p.weights, err = w.Share(); err != nil {
 		return p, err
 	}
+	if err := p.checkModel(); err != nil {
+		return p, err
+	}
 	for _, a := range spec.Adapters {
 		if err := p.addAdapter(a); err != nil {
 			return p, err

@@ -1,7 +1,6 @@
 package llamacpp_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,40 +65,26 @@ func start(t *testing.T, path, dir string, spec backends.Spec) *llamacpp.Server 
 	return s
 }
 
-// TestSplitModel has all parts found by their names, mapped or lent. It also checks that a file that is no part of the model does no harm.
-func TestSplitModel(t *testing.T) {
-	const parts = 3
-	dir, runtimeDir := t.TempDir(), t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "README.md"), []byte("a model"), 0o644); err != nil {
+// TestGiveBack has a split model found by its parts' names where they are lent, and given back once they were read.
+func TestGiveBack(t *testing.T) {
+	runtimeDir := t.TempDir()
+	dir, _ := backendtest.WriteSplit(t, tinygguf.B)
+	s, err := llamacpp.New(llamacpp.Config{
+		Command: backendtest.LlamaServer(t), RuntimeDir: runtimeDir, GiveBack: true, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	for part := range parts {
-		var buf bytes.Buffer
-		if err := tinygguf.WritePart(&buf, tinygguf.B, part, parts); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, tinygguf.PartName("tiny", part, parts)), buf.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Start(t.Context(), backendtest.Seal(t, dir), oneThread); err != nil {
+		t.Fatal(err)
 	}
-	for _, giveBack := range []bool{false, true} {
-		s, err := llamacpp.New(llamacpp.Config{
-			Command: backendtest.LlamaServer(t), RuntimeDir: runtimeDir, GiveBack: giveBack, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Start(t.Context(), backendtest.Seal(t, dir), oneThread); err != nil {
-			t.Fatal(err)
-		}
-		if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.B.Sentence {
-			t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.B.Sentence)
-		}
-		if got := s.Status().GaveBack; got != giveBack {
-			t.Errorf("the status says that weights were given back: %v, want %v", got, giveBack)
-		}
-		checkNothingLeft(t, s, runtimeDir)
+	if got, _, err := backendtest.Ask(t.Context(), s, backendtest.Question("hello")); err != nil || got != tinygguf.B.Sentence {
+		t.Errorf("answer is %q, %v; want %q", got, err, tinygguf.B.Sentence)
 	}
+	if !s.Status().GaveBack {
+		t.Error("the status does not say that weights were given back")
+	}
+	checkNothingLeft(t, s, runtimeDir)
 }
 
 // checkNothingLeft stops a server and checks that its directory went with it.

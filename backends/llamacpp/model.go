@@ -12,6 +12,9 @@ import (
 // splitName is how llama.cpp names the files of a model that is split: it finds the others by the first one's name.
 var splitName = regexp.MustCompile(`^(.*)-([0-9]{5})-of-([0-9]{5})\.gguf$`)
 
+// convert is what to do with weights of another kind.
+const convert = "convert to GGUF, and sign and release the result"
+
 // ModelFiles picks, from the listed names of weights, the files that are the model: the only file, the only GGUF among
 // others, or all parts of one split GGUF, in order. Other files are not shown to the runtime at all.
 func ModelFiles(names []string) ([]string, error) {
@@ -26,7 +29,7 @@ func ModelFiles(names []string) ([]string, error) {
 	}
 	switch len(models) {
 	case 0:
-		return nil, fmt.Errorf("no GGUF file among the %d files of the weights", len(names))
+		return nil, fmt.Errorf("no GGUF file among the %d files of the weights, and llama-server takes no others: %s", len(names), convert)
 	case 1:
 		return models, nil
 	}

@@ -37,8 +37,7 @@ func (p *parts) addAdapter(a backends.Adapter) error {
 		return fmt.Errorf("adapter %s: %w", a.Weights.Root(), err)
 	}
 	defer f.Close()
-	head := make([]byte, len(magic))
-	if _, err := f.ReadAt(head, 0); err != nil || string(head) != magic {
+	if !isGGUF(f) {
 		return fmt.Errorf("adapter %s: is no GGUF file, which is all that llama-server takes: convert it, and sign and release the result", a.Weights.Root())
 	}
 	w, err := a.Weights.Share()
@@ -47,6 +46,25 @@ func (p *parts) addAdapter(a backends.Adapter) error {
 	}
 	p.adapters = append(p.adapters, adapter{w, names[0], a.Scale})
 	return nil
+}
+
+// checkModel refuses weights of another kind, of which llama-server would only say that it can't load them.
+func (p *parts) checkModel() error {
+	f, err := p.weights.Dup(p.names[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !isGGUF(f) {
+		return fmt.Errorf("%s is no GGUF file, and llama-server takes no others: %s", p.names[0], convert)
+	}
+	return nil
+}
+
+func isGGUF(f *os.File) bool {
+	head := make([]byte, len(magic))
+	_, err := f.ReadAt(head, 0)
+	return err == nil && string(head) == magic
 }
 
 // sealed returns the weights and the adapters.

@@ -53,7 +53,7 @@ func TestConformance(t *testing.T) {
 		New:            func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
 		Args:           oneThread.Args,
 		EmbedArgs:      oneThread.Args,
-		Refuses:        map[string]string{"a weak adapter": "scale is 0.25"},
+		Refuses:        map[string]string{"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts"},
 		ChatTemplate:   chatTemplate,
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),
 	})

@@ -155,6 +155,9 @@ func (p *parts) store() (*store, error) {
 	return s, nil
 }
 
+// convert is what to do with weights of another kind.
+const convert = "convert to GGUF, and sign and release the result"
+
 // magic begins each GGUF file.
 const magic = "GGUF"
 
@@ -170,6 +173,9 @@ func ggufFile(w *seal.Weights) (string, error) {
 	if len(names) == 1 {
 		found = names
 	}
+	if len(found) == 0 {
+		return "", fmt.Errorf("no GGUF file among the %d files of the weights, and no others are taken here: %s", len(names), convert)
+	}
 	if len(found) != 1 {
 		return "", fmt.Errorf("%d GGUF files among the %d of the weights; Ollama takes exactly one: join the parts of a split model, and sign and release the result", len(found), len(names))
 	}
@@ -180,7 +186,7 @@ func ggufFile(w *seal.Weights) (string, error) {
 	defer f.Close()
 	head := make([]byte, len(magic))
 	if _, err := io.ReadFull(io.NewSectionReader(f, 0, int64(len(head))), head); err != nil || string(head) != magic {
-		return "", fmt.Errorf("%s is no GGUF file, which is all that Ollama takes as it is", found[0])
+		return "", fmt.Errorf("%s is no GGUF file, and no others are taken here: %s", found[0], convert)
 	}
 	return found[0], nil
 }
