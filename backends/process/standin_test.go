@@ -63,6 +63,9 @@ func behave(mode string, args []string) {
 		}
 		fmt.Println(descriptors())
 		forever()
+	case "list":
+		list(args[0])
+		forever()
 	case "serve": // what it has, to who asks, and have another like it do so
 		serve(args)
 	case "shout":
