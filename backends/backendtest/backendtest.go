@@ -3,7 +3,7 @@
 // The one rule: every test asks the runtime for a sentence that only the weights it was given can say. What is checked
 // here holds for all kinds of backends; what is special to one is tested beside it.
 //
-// A package that runs the suite calls process.Hook at the start of its TestMain.
+// A package that runs the suite calls process.Hook and [Hook] at the start of its TestMain.
 package backendtest
 
 import (
@@ -36,15 +36,16 @@ const maxWeights = 1 << 30
 // WriteModel writes a model to a file of its own and returns the path.
 func WriteModel(t testing.TB, c tinygguf.Config) string {
 	t.Helper()
-	var buf bytes.Buffer
-	if err := tinygguf.Write(&buf, c); err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "model.gguf")
-	if err := os.WriteFile(path, buf.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(path, modelOf(t, c), 0o644))
 	return path
+}
+
+func modelOf(t testing.TB, c tinygguf.Config) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	check(t, tinygguf.Write(&buf, c))
+	return buf.Bytes()
 }
 
 // Seal signs the model at path with a new key and admits it by that signature: the way that weights go in production,

@@ -45,7 +45,7 @@ func (s Suite) crashWhileIdle(t *testing.T) {
 	check(t, b.Start(t.Context(), w, s.spec()))
 	check(t, w.Close())
 	defer stop(t, b)
-	overwrite(t, path, tinygguf.B)
+	check(t, writeInto(path, modelOf(t, tinygguf.B)))
 	check(t, os.Remove(path))
 	for restarts := range 2 {
 		kill(t, b)

@@ -83,7 +83,7 @@ func (s Suite) embed(t *testing.T) {
 
 	other := embedder
 	other.Seed = 1
-	overwrite(t, path, other)
+	check(t, writeInto(path, modelOf(t, other)))
 	kill(t, b)
 	same("after a restart", texts, embed(t, b, texts...).Vectors, all.Vectors)
 	stop(t, b)

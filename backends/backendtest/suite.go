@@ -50,7 +50,8 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Embed", s.embed)
 	t.Run("EmbedOrChat", s.embedOrChat)
 	t.Run("EmbedWhileCrashing", s.embedWhileCrashing)
-	t.Run("FileOnDisk", s.fileOnDisk)
+	t.Run("Tamper", s.tamper)
+	t.Run("Overwrite", s.overwrite)
 	t.Run("StartRefuses", s.startRefuses)
 	t.Run("StartGivenUp", s.startGivenUp)
 	t.Run("States", s.states)
@@ -284,28 +285,6 @@ func (s Suite) contextOverflow(t *testing.T) {
 		t.Errorf("Chat() = %v, want ErrInvalidRequest that names the limit and not the request", err)
 	}
 	checkAnswer(t, b, Question("hello"), small.Sentence)
-}
-
-// fileOnDisk checks that the file counts for nothing once it was sealed.
-func (s Suite) fileOnDisk(t *testing.T) {
-	path := WriteModel(t, tinygguf.A)
-	b, w := s.New(t, t.TempDir()), Seal(t, path)
-	overwrite(t, path, tinygguf.B)
-	check(t, b.Start(t.Context(), w, s.spec()))
-	defer stop(t, b)
-	defer w.Close()
-	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
-	check(t, os.Truncate(path, 0))
-	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
-}
-
-// overwrite writes another model into the same file, as an attacker would: without replacing it.
-func overwrite(t *testing.T, path string, c tinygguf.Config) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	check(t, err)
-	check(t, tinygguf.Write(f, c))
-	check(t, f.Close())
 }
 
 func (s Suite) startRefuses(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	process.Hook()
+	backendtest.Hook()
 	if os.Args[0] == "llama-server" { // the name under which this package starts runtimes
 		fmt.Fprintln(os.Stderr, standIn())
 		os.Exit(1)

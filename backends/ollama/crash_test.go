@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,63 +13,6 @@ import (
 	"github.com/weighbridge/weighbridge/backends/backendtest"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 )
-
-// lines are what a process writes; those who wait for some are woken.
-type lines struct {
-	mu      sync.Mutex
-	all     string
-	changed chan struct{}
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all += string(p)
-	if l.changed != nil {
-		close(l.changed)
-		l.changed = nil
-	}
-	return len(p), nil
-}
-
-func (l *lines) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all
-}
-
-// waitForMore waits until it has written something so many times more.
-func (l *lines) waitForMore(t *testing.T, want string, times int) {
-	t.Helper()
-	l.until(t, func(before, now string) bool { return strings.Count(now[len(before):], want) >= times })
-}
-
-func (l *lines) waitFor(t *testing.T, want string) {
-	t.Helper()
-	l.until(t, func(_, now string) bool { return strings.Contains(now, want) })
-}
-
-func (l *lines) until(t *testing.T, enough func(before, now string) bool) {
-	t.Helper()
-	before := l.text()
-	for limit := time.After(backendtest.Patience); ; {
-		l.mu.Lock()
-		now := l.all
-		if l.changed == nil {
-			l.changed = make(chan struct{})
-		}
-		changed := l.changed
-		l.mu.Unlock()
-		if enough(before, now) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-limit:
-			t.Fatalf("it only wrote:\n%s", now)
-		}
-	}
-}
 
 // watch returns a function that waits until a process has ended.
 func watch(t *testing.T, pid int) (ended func() bool) {
@@ -160,17 +100,17 @@ func TestGatewayToKill(t *testing.T) {
 func TestKilledGatewayLeavesNothing(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestGatewayToKill$")
 	cmd.Env = append(os.Environ(), gatewayDir+"="+t.TempDir(), "TMPDIR="+t.TempDir(), "WEIGHBRIDGE_OLLAMA="+backendtest.Ollama(t))
-	var said lines
+	var said backendtest.Lines
 	cmd.Stdout = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	said.waitFor(t, "\n")
+	said.WaitFor(t, "\n")
 	var pid int
-	if _, err := fmt.Sscanf(said.text(), "pid %d", &pid); err != nil {
-		t.Fatalf("it said %q: %v", said.text(), err)
+	if _, err := fmt.Sscanf(said.Text(), "pid %d", &pid); err != nil {
+		t.Fatalf("it said %q: %v", said.Text(), err)
 	}
 	serveEnded, runnerEnded := watch(t, pid), watch(t, runner(t, pid))
 	if err := cmd.Process.Kill(); err != nil {

@@ -23,9 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	process.Hook()
-	if len(os.Args) == 4 && os.Args[1] == attackMode {
-		attack(os.Args[2], os.Args[3])
-	}
+	backendtest.Hook()
 	if os.Args[0] == "ollama" { // the name under which this package starts runtimes
 		fmt.Fprintln(os.Stderr, standIn())
 		os.Exit(1)

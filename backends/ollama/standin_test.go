@@ -179,7 +179,7 @@ func TestLoadingFails(t *testing.T) {
 		{"die while loading", backends.ErrFailed, "out of memory"},
 		{"load for ever", context.Canceled, "not ready"},
 	} {
-		var said lines
+		var said backendtest.Lines
 		runtimeDir := t.TempDir()
 		s, err := ollama.New(ollama.Config{Command: self, RuntimeDir: runtimeDir, Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 		if err != nil {
@@ -190,7 +190,7 @@ func TestLoadingFails(t *testing.T) {
 		if errors.Is(tt.want, context.Canceled) {
 			patient.Go(func() {
 				defer cancel()
-				said.waitFor(t, "loading for ever")
+				said.WaitFor(t, "loading for ever")
 			})
 		}
 		err = s.Start(ctx, backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), backends.Spec{ChatTemplate: chatTemplate + tt.what})

@@ -2,7 +2,6 @@ package ollama_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -23,7 +22,6 @@ import (
 	"github.com/ollama/ollama/api"
 	"golang.org/x/sys/unix"
 
-	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/verifier"
@@ -95,119 +93,6 @@ func TestSealedMemoryReachesRunner(t *testing.T) {
 		t.Errorf("the runner does not map inode %d: %v", st.Ino, err)
 	}
 	checkAnswer(t, s, tinygguf.A.Sentence)
-}
-
-// attackMode is the argument by which this test binary is another process that overwrites what it can.
-const attackMode = "attack"
-
-// attack overwrites, again and again, a model's file, what others see of a runtime's directory, and, through /proc, its
-// links and its memory files, with model B. It says when it has been through once, and what it could write that is not
-// a file on disk.
-func attack(path, runtimeDir string) {
-	var other bytes.Buffer
-	if err := tinygguf.Write(&other, tinygguf.B); err != nil {
-		panic(err)
-	}
-	wrote := func(path string) bool {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return false
-		}
-		defer f.Close()
-		n, err := f.WriteAt(other.Bytes(), 0)
-		return err == nil && n > 0
-	}
-	for {
-		wrote(path)
-		seen, _ := filepath.Glob(runtimeDir + "/*")
-		for _, dir := range seen { // below what is mounted there
-			os.MkdirAll(dir+"/models/blobs", 0o700)
-			os.WriteFile(dir+"/models/blobs/sha256-"+strings.Repeat("0", 64), other.Bytes(), 0o600)
-		}
-		processes, _ := filepath.Glob("/proc/[0-9]*/exe")
-		for _, exe := range processes {
-			program, _ := os.Readlink(exe)
-			if !strings.HasPrefix(program, runtimeDir+"/") {
-				continue
-			}
-			process := filepath.Dir(exe)
-			descriptors, _ := filepath.Glob(process + "/fd/*")
-			for _, fd := range descriptors {
-				target, _ := os.Readlink(fd)
-				if !strings.HasPrefix(target, "/memfd:") {
-					continue
-				}
-				fmt.Println("tried", target)
-				if wrote(fd) || os.Truncate(fd, 0) == nil {
-					fmt.Println("wrote", target)
-				}
-			}
-			links, _ := filepath.Glob(process + "/root" + filepath.Dir(program) + "/models/blobs/*")
-			for _, link := range links {
-				if os.Remove(link) == nil || os.Symlink(path, link) == nil {
-					fmt.Println("replaced", link)
-				}
-			}
-		}
-		fmt.Println("once")
-	}
-}
-
-// TestOverwrite has another process overwrite everything while a runtime starts, idles, is started again and streams.
-func TestOverwrite(t *testing.T) {
-	path, runtimeDir := backendtest.WriteModel(t, tinygguf.A), t.TempDir()
-	if other := start(t, path, t.TempDir(), oneThread); !hasNamespaces(other) {
-		t.Skipf("the sandbox is %+v", other.Status().Sandbox) // what others put there can't be opened, but links are gone
-	}
-	s := newServer(t, backendtest.Ollama(t), runtimeDir)
-	w := backendtest.Seal(t, path)
-	cmd := exec.Command("/proc/self/exe", attackMode, path, runtimeDir)
-	var said lines
-	cmd.Stdout = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		text := said.text()
-		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, "wrote") || strings.HasPrefix(line, "replaced") {
-				t.Errorf("it %s", line)
-			}
-		}
-		if os.Geteuid() == 0 && !strings.Contains(text, "tried") {
-			t.Error("it never came as far as to the runtime's memory")
-		}
-	}()
-	said.waitForMore(t, "once", 1)
-	if err := s.Start(t.Context(), w, oneThread); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Stop(context.Background())
-	said.waitForMore(t, "once", 2)
-	checkAnswer(t, s, tinygguf.A.Sentence)
-	if err := unix.Kill(s.Status().PID, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	checkAnswer(t, s, tinygguf.A.Sentence)
-	said.waitForMore(t, "once", 2)
-	first := true
-	var answer strings.Builder
-	err := s.Chat(t.Context(), backendtest.Question("hello"), func(c backends.Chunk) error {
-		if first {
-			said.waitForMore(t, "once", 2)
-		}
-		first = false
-		answer.WriteString(c.Text)
-		return nil
-	})
-	if err != nil || answer.String() != tinygguf.A.Sentence {
-		t.Errorf("answer is %q, %v; want %q", answer.String(), err, tinygguf.A.Sentence)
-	}
-	if data, err := os.ReadFile(path); err != nil || !bytes.Contains(data, []byte(" B")) && len(data) == 0 {
-		t.Errorf("the file on disk was not overwritten: %v", err)
-	}
 }
 
 // TestOllamaAloneServesAlteredBlob shows what this package is for: Ollama loads a blob whose content is not what its name
@@ -285,12 +170,12 @@ func startAlone(t *testing.T, dir string) (client *api.Client, stop func()) {
 	l.Close()
 	cmd := exec.Command(backendtest.Ollama(t), "serve")
 	cmd.Env = []string{"HOME=" + dir, "OLLAMA_MODELS=" + filepath.Join(dir, "models"), "OLLAMA_HOST=" + address, "OLLAMA_NO_CLOUD=1"}
-	var said lines
+	var said backendtest.Lines
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said.waitFor(t, "Listening on")
+	said.WaitFor(t, "Listening on")
 	return api.NewClient(&url.URL{Scheme: "http", Host: address}, http.DefaultClient), func() {
 		cmd.Process.Signal(unix.SIGTERM) // it ends its runner then
 		cmd.Wait()
