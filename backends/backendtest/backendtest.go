@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,10 +105,16 @@ func Ollama(t testing.TB) string {
 	return part(t, "WEIGHBRIDGE_OLLAMA", "ollama")
 }
 
+// built are the paths of parts that were asked for, by name: the script takes a moment.
+var built sync.Map
+
 func part(t testing.TB, variable, name string) string {
 	t.Helper()
 	if path := os.Getenv(variable); path != "" {
 		return path
+	}
+	if path, ok := built.Load(name); ok {
+		return path.(string)
 	}
 	dir, err := os.Getwd()
 	check(t, err)
@@ -126,7 +133,9 @@ func part(t testing.TB, variable, name string) string {
 	if err != nil {
 		t.Fatalf("build %s: %v", name, err)
 	}
-	return strings.TrimSpace(string(out))
+	path := strings.TrimSpace(string(out))
+	built.Store(name, path)
+	return path
 }
 
 // Ask asks a backend and returns the whole answer and its last chunk.

@@ -28,6 +28,8 @@ type Suite struct {
 	// Templates in the language of this kind's releases: one that all are started with, empty where the model's own is
 	// used, and one that shows the messages and then a hundred times x.
 	ChatTemplate, PaddedTemplate string
+
+	BrokenTemplate string // is in no language
 }
 
 func (s Suite) spec() backends.Spec { return backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate} }
@@ -53,6 +55,8 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Tamper", s.tamper)
 	t.Run("Overwrite", s.overwrite)
 	t.Run("StartRefuses", s.startRefuses)
+	t.Run("RefusesArgs", s.refusesArgs)
+	t.Run("RefusesTemplate", s.refusesTemplate)
 	t.Run("StartGivenUp", s.startGivenUp)
 	t.Run("States", s.states)
 	t.Run("CrashWhileLoading", s.crashWhileLoading)
@@ -298,7 +302,6 @@ func (s Suite) startRefuses(t *testing.T) {
 	}{
 		{"no weights", nil, valid, "not sealed"},
 		{"zero weights", &seal.Weights{}, valid, "not sealed"},
-		{"an argument that is not allowed", w, backends.Spec{Args: map[string]string{"model": "/etc/passwd"}, ChatTemplate: s.ChatTemplate}, `model: is not allowed`},
 		{"another build", w, backends.Spec{Args: s.Args, ChatTemplate: s.ChatTemplate, Build: "sha256:" + strings.Repeat("0", 64)}, "digest"},
 	}
 	for _, tt := range tests {

@@ -51,6 +51,7 @@ func TestConformance(t *testing.T) {
 
 		EmbedArgs: map[string]string{"threads": "1", "embeddings": "true", "pooling": "mean"},
 
+		BrokenTemplate: "{% for m in messages %}",
 		PaddedTemplate: "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' * 100 }}",
 	})
 }
@@ -138,6 +139,19 @@ func TestPrivate(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusOK && path != "/v1/models" { // which names the model to anyone: "model"
 			t.Errorf("GET %s without the key: status %d", path, resp.StatusCode)
+		}
+	}
+	for _, path := range []string{
+		"/models/load", "/models/unload", "/models", "/lora-adapters", "/slots/0?action=erase", "/slots/0?action=restore", "/props", "/completion", "/infill",
+		"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/rerank", "/tokenize", "/apply-template", "/tools",
+	} {
+		resp, err := client.Post("http://llama"+path, "application/json", strings.NewReader(`[{"id":0,"scale":0}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode < http.StatusBadRequest {
+			t.Errorf("POST %s without the key: status %d", path, resp.StatusCode)
 		}
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", s.Status().PID))

@@ -53,6 +53,7 @@ func TestConformance(t *testing.T) {
 		EmbedArgs:      oneThread.Args,
 		Refuses:        map[string]string{"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts"},
 		ChatTemplate:   chatTemplate,
+		BrokenTemplate: "{{ range .Messages }}",
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),
 	})
 }
