@@ -9,6 +9,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
@@ -81,6 +83,7 @@ type Spec struct {
 	ChatTemplate string            // the text of the template; empty: the one in the weights
 	Build        string            // "sha256:…" of the runtime's binary, or empty: any
 	Adapters     []Adapter         // all of them are applied, to every request; a kind that can't refuses to start
+	Tools        bool              // requests may offer functions to the model; a kind that can't pass them on refuses to start
 }
 
 // An Adapter is applied to the weights as they are loaded. Like these it is sealed, and the backend takes descriptors of
@@ -93,23 +96,49 @@ type Adapter struct {
 // A Message is one turn of a conversation.
 type Message struct {
 	Role, Content string
+	ToolCalls     []ToolCall // by an assistant
+	ToolCallID    string     // of role tool: the call that Content is the result of
 }
+
+// A Tool is a function that a caller offers to the model. It is the caller who carries out what the model calls.
+type Tool struct {
+	Name, Description string
+	Parameters        jsontext.Value // a JSON schema, an object; nil: there are none
+}
+
+// A ToolCall is what the model calls, or in a [Chunk] a piece of that.
+type ToolCall struct {
+	ID, Name  string // of a piece: in the first one of its call alone
+	Arguments string // JSON, as the model wrote it: it may be malformed
+}
+
+// How a request may say whether the model is to call its tools. The zero value is auto.
+const (
+	ToolsAuto     = ""
+	ToolsNone     = "none"
+	ToolsRequired = "required"
+)
 
 // A ChatRequest has been checked against the release's limits, and completed with its defaults, by the gateway.
 type ChatRequest struct {
 	Messages    []Message
-	MaxTokens   int // at most so many tokens are generated; 0: as many as the context holds
+	Prompt      string // in place of Messages: a text to be continued as it is, by no template
+	MaxTokens   int    // at most so many tokens are generated; 0: as many as the context holds
 	Temperature *float64
 	TopP        *float64
 	Stop        []string
 	Seed        *int64
+	Tools       []Tool
+	ToolChoice  string // ToolsAuto, ToolsNone or ToolsRequired
+	OneTool     bool   // the model may call no more than one
 }
 
 // A Chunk is one piece of an answer.
 type Chunk struct {
 	Text         string
-	FinishReason string // "stop" or "length" in the last chunk, else empty
-	Usage        *Usage // in the last chunk, else nil
+	ToolCall     *ToolCall // a piece of a call; those with an ID begin the next one
+	FinishReason string    // "stop", "length" or "tool_calls" in the last chunk, else empty
+	Usage        *Usage    // in the last chunk, else nil
 }
 
 // Usage counts the tokens of one request.

@@ -28,8 +28,9 @@ func TestWhatCallersSay(t *testing.T) {
 		want []string
 	}{
 		{reflect.TypeFor[backends.Backend](), []string{"Chat", "Embed", "Start", "Status", "Stop"}}, // of which callers have the first two
-		{reflect.TypeFor[backends.ChatRequest](), []string{"Messages", "MaxTokens", "Temperature", "TopP", "Stop", "Seed"}},
-		{reflect.TypeFor[backends.Message](), []string{"Role", "Content"}},
+		{reflect.TypeFor[backends.ChatRequest](), []string{"Messages", "Prompt", "MaxTokens", "Temperature", "TopP", "Stop", "Seed", "Tools", "ToolChoice", "OneTool"}},
+		{reflect.TypeFor[backends.Message](), []string{"Role", "Content", "ToolCalls", "ToolCallID"}},
+		{reflect.TypeFor[backends.Tool](), []string{"Name", "Description", "Parameters"}},
 		{reflect.TypeFor[backends.EmbedRequest](), []string{"Inputs"}},
 	} {
 		if got := names(tt.of); !slices.Equal(got, tt.want) {

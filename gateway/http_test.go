@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -43,7 +44,7 @@ func TestHTTPWhole(t *testing.T) {
 				c.FinishReason != "stop" || got.Usage["total_tokens"] != 10 {
 				t.Errorf("body = %s", body)
 			}
-			if req := chat.request(t); len(req.Messages) != 1 || req.Messages[0] != (backends.Message{Role: "user", Content: "tell me a secret"}) || req.MaxTokens != gateway.DefaultMaxTokens {
+			if req := chat.request(t); len(req.Messages) != 1 || !reflect.DeepEqual(req.Messages[0], backends.Message{Role: "user", Content: "tell me a secret"}) || req.MaxTokens != gateway.DefaultMaxTokens {
 				t.Errorf("the runtime got %+v", req)
 			}
 			d.stop()
@@ -133,7 +134,7 @@ func TestHTTPCompletes(t *testing.T) {
 		t.Fatalf("POST = %s: %s", resp.Status, body)
 	}
 	req := chat.request(t)
-	if len(req.Messages) != 2 || req.Messages[0] != (backends.Message{Role: "system", Content: "Be brief."}) ||
+	if len(req.Messages) != 2 || !reflect.DeepEqual(req.Messages[0], backends.Message{Role: "system", Content: "Be brief."}) ||
 		req.MaxTokens != 64 || *req.Temperature != temperature || *req.TopP != topP {
 		t.Errorf("the runtime got %+v", req)
 	}

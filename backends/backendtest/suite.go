@@ -22,7 +22,7 @@ type Suite struct {
 
 	EmbedArgs map[string]string // those with which weights that make vectors are started
 
-	// Refuses are the rows that this kind can't do, by name, each with what Start then says.
+	// Refuses are the rows that this kind can't do, by name, each with what Start then says, or Chat.
 	Refuses map[string]string
 
 	// Templates in the language of this kind's releases: one that all are started with, empty where the model's own is
@@ -43,6 +43,8 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Limits", s.limits)
 	t.Run("ChatTemplate", s.chatTemplate)
 	t.Run("Adapters", s.adapters)
+	t.Run("Tools", s.tools)
+	t.Run("Prompt", s.prompt)
 	t.Run("Split", s.split)
 	t.Run("SplitBroken", s.splitBroken)
 	t.Run("Safetensors", s.safetensors)

@@ -22,7 +22,7 @@ type paths struct {
 }
 
 // commandLine returns llama-server's arguments: the release's, and ours, which no release can set.
-func commandLine(args map[string]string, loadMode string, open paths) []string {
+func commandLine(args map[string]string, tools bool, loadMode string, open paths) []string {
 	line := []string{
 		"--model", open.model,
 		"--load-mode", loadMode,
@@ -35,9 +35,14 @@ func commandLine(args map[string]string, loadMode string, open paths) []string {
 		// One caller's prompt must not become faster, or its tokens counted otherwise, because of another's.
 		"--cache-ram", "0", "--no-cache-prompt", "--no-cache-idle-slots", "--ctx-checkpoints", "0",
 		"--no-context-shift",
-		"--jinja", "--skip-chat-parsing", // the text is the answer, whatever it looks like
+		"--jinja",
 		// Errors only: warnings and above may quote requests.
 		"--log-verbosity", "1", "--log-colors", "off",
+	}
+	if tools {
+		line = append(line, "--reasoning-format", "none") // thoughts are a part of the text
+	} else {
+		line = append(line, "--skip-chat-parsing") // the text is the answer, whatever it looks like
 	}
 	if open.template != "" {
 		line = append(line, "--chat-template-file", open.template)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
@@ -24,7 +25,11 @@ const baseURL = "http://llama-server"
 // A chatRequest is everything that llama-server is ever asked. Its other fields, some of which switch adapters or
 // replace the template, can't be written here.
 type chatRequest struct {
-	Messages      []message     `json:"messages"`
+	Messages      []message     `json:"messages,omitempty"`
+	Prompt        string        `json:"prompt,omitzero"`
+	Tools         []tool        `json:"tools,omitempty"`
+	ToolChoice    string        `json:"tool_choice,omitzero"`
+	ParallelTools *bool         `json:"parallel_tool_calls,omitzero"`
 	MaxTokens     int           `json:"max_tokens,omitzero"`
 	Temperature   *float64      `json:"temperature,omitzero"`
 	TopP          *float64      `json:"top_p,omitzero"`
@@ -36,8 +41,30 @@ type chatRequest struct {
 }
 
 type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+	Role       string     `json:"role"`
+	Content    string     `json:"content"`
+	ToolCalls  []toolCall `json:"tool_calls,omitempty"`
+	ToolCallID string     `json:"tool_call_id,omitzero"`
+}
+
+type tool struct {
+	Type     string   `json:"type"` // "function"
+	Function function `json:"function"`
+}
+
+type function struct {
+	Name        string         `json:"name"`
+	Description string         `json:"description,omitzero"`
+	Parameters  jsontext.Value `json:"parameters,omitzero"`
+}
+
+type toolCall struct {
+	ID       string `json:"id,omitzero"`
+	Type     string `json:"type,omitzero"` // "function"
+	Function struct {
+		Name      string `json:"name,omitzero"`
+		Arguments string `json:"arguments"`
+	} `json:"function"`
 }
 
 type streamOptions struct {
@@ -49,11 +76,18 @@ const randomSeed = ^uint32(0)
 
 func encode(req backends.ChatRequest) ([]byte, error) {
 	c := chatRequest{
-		MaxTokens: req.MaxTokens, Temperature: req.Temperature, TopP: req.TopP, Stop: req.Stop,
+		Prompt: req.Prompt, MaxTokens: req.MaxTokens, Temperature: req.Temperature, TopP: req.TopP, Stop: req.Stop,
 		Stream: true, StreamOptions: streamOptions{IncludeUsage: true},
 	}
 	for _, m := range req.Messages {
-		c.Messages = append(c.Messages, message(m))
+		c.Messages = append(c.Messages, messageOf(m))
+	}
+	for _, t := range req.Tools {
+		c.Tools = append(c.Tools, tool{functionType, function(t)})
+	}
+	if len(req.Tools) > 0 {
+		several := !req.OneTool
+		c.ToolChoice, c.ParallelTools = req.ToolChoice, &several
 	}
 	if req.Seed != nil {
 		seed := uint32(*req.Seed) // llama-server's are 32 bits wide
@@ -69,16 +103,36 @@ func encode(req backends.ChatRequest) ([]byte, error) {
 	return body, nil
 }
 
+// functionType is the only type of a tool.
+const functionType = "function"
+
+func messageOf(m backends.Message) message {
+	out := message{Role: m.Role, Content: m.Content, ToolCallID: m.ToolCallID}
+	for _, c := range m.ToolCalls {
+		call := toolCall{ID: c.ID, Type: functionType}
+		call.Function.Name, call.Function.Arguments = c.Name, c.Arguments
+		out.ToolCalls = append(out.ToolCalls, call)
+	}
+	return out
+}
+
 // chat asks this launch of llama-server.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	if l.embeds {
 		return fmt.Errorf("%w: this model makes embeddings, and does not chat", backends.ErrUnsupported)
 	}
+	if len(req.Tools) > 0 && !l.tools {
+		return fmt.Errorf("%w: this model is offered no tools", backends.ErrUnsupported)
+	}
 	body, err := encode(req)
 	if err != nil {
 		return err
 	}
-	return l.post(ctx, "/v1/chat/completions", body, func(c *call, answer io.Reader) error { return c.stream(ctx, answer, emit) })
+	path := "/v1/chat/completions"
+	if len(req.Messages) == 0 {
+		path = "/v1/completions"
+	}
+	return l.post(ctx, path, body, func(c *call, answer io.Reader) error { return c.stream(ctx, answer, emit) })
 }
 
 // post sends a request and has the answer read, unless it is an error.
@@ -180,8 +234,10 @@ func (c *call) translate(e runtimeError, status int) error {
 type event struct {
 	Choices []struct {
 		FinishReason string `json:"finish_reason"`
+		Text         string `json:"text"` // of a prompt that is continued
 		Delta        struct {
-			Content string `json:"content"`
+			Content   string     `json:"content"`
+			ToolCalls []toolCall `json:"tool_calls"`
 		} `json:"delta"`
 	} `json:"choices"`
 	Usage *struct {
@@ -221,11 +277,16 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 			if choice.FinishReason != "" {
 				last.FinishReason = choice.FinishReason
 			}
-			if choice.Delta.Content == "" {
-				continue
+			if text := choice.Delta.Content + choice.Text; text != "" {
+				if err := emit(backends.Chunk{Text: text}); err != nil {
+					return err
+				}
 			}
-			if err := emit(backends.Chunk{Text: choice.Delta.Content}); err != nil {
-				return err
+			for _, t := range choice.Delta.ToolCalls {
+				piece := backends.ToolCall{ID: t.ID, Name: t.Function.Name, Arguments: t.Function.Arguments}
+				if err := emit(backends.Chunk{ToolCall: &piece}); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -34,6 +34,7 @@ type parts struct {
 	adapters []adapter
 	template *os.File // nil: the one in the model
 	args     map[string]string
+	tools    bool // requests may offer functions
 }
 
 // prepare checks what it is given and takes descriptors of its own. On error nothing is left open.
@@ -49,7 +50,7 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if err := trust.CheckArgs(Kind, spec.Args); err != nil {
 		return p, err
 	}
-	p.args = spec.Args
+	p.args, p.tools = spec.Args, spec.Tools
 	if p.names, err = ModelFiles(w.Names()); err != nil {
 		return p, err
 	}
@@ -95,6 +96,7 @@ type launch struct {
 	key    string
 	client *http.Client
 	embeds bool // and does not chat
+	tools  bool // may be offered
 
 	giveBack []*seal.Weights // once it has read them; none if it maps them
 }
@@ -105,7 +107,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make private directory: %w", err)
 	}
-	l := &launch{key: rand.Text(), embeds: embeds(p.args)}
+	l := &launch{key: rand.Text(), embeds: embeds(p.args), tools: p.tools}
 	defer func() {
 		if err != nil {
 			l.dir.Close()
@@ -140,7 +142,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	}
 	l.proc, err = process.Start(process.Config{
 		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
-		Args:  commandLine(p.args, loadMode, open),
+		Args:  commandLine(p.args, p.tools, loadMode, open),
 		Files: files, Lent: lent, Links: loaded.links, User: cfg.User,
 	})
 	if err != nil {

@@ -57,6 +57,9 @@ func chatRequest(req backends.ChatRequest) *api.ChatRequest {
 
 // chat asks this launch of Ollama, when nobody else does.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	if len(req.Tools) > 0 || req.Prompt != "" {
+		return fmt.Errorf("%w: this model is offered no tools, and continues no text but by its template", backends.ErrUnsupported)
+	}
 	return l.inTurn(ctx, func(c *call) error { return c.chat(ctx, l, req, emit) })
 }
 

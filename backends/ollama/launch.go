@@ -52,6 +52,9 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if err := errors.Join(trust.CheckArgs(Kind, spec.Args), trust.CheckTemplate(Kind, spec.ChatTemplate)); err != nil {
 		return p, err
 	}
+	if spec.Tools {
+		return p, errors.New("tools are not passed on to ollama, which drops parts of how they are described")
+	}
 	p.template, p.args = spec.ChatTemplate, spec.Args
 	if p.name, err = ggufFile(w); err != nil {
 		return p, err

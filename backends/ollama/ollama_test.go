@@ -48,10 +48,13 @@ func newServer(t *testing.T, command, dir string) *ollama.Server {
 
 func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New:            func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
-		Args:           oneThread.Args,
-		EmbedArgs:      oneThread.Args,
-		Refuses:        map[string]string{"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts"},
+		New:       func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
+		Args:      oneThread.Args,
+		EmbedArgs: oneThread.Args,
+		Refuses: map[string]string{
+			"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts",
+			"tools": "tools are not passed on", "a prompt": "no text but by its template",
+		},
 		ChatTemplate:   chatTemplate,
 		BrokenTemplate: "{{ range .Messages }}",
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),

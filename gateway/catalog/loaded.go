@@ -74,7 +74,7 @@ func (l loaded) enlarge(ctx context.Context) (huge int64) {
 
 // spec is what a runtime is told about a release.
 func (l loaded) spec(r *trust.Release) backends.Spec {
-	spec := backends.Spec{Args: r.Runtime.Args, ChatTemplate: r.Behaviour.ChatTemplate, Build: r.Runtime.Build}
+	spec := backends.Spec{Args: r.Runtime.Args, ChatTemplate: r.Behaviour.ChatTemplate, Build: r.Runtime.Build, Tools: len(r.Behaviour.Tools) > 0}
 	for i, a := range r.Adapters() {
 		spec.Adapters = append(spec.Adapters, backends.Adapter{Weights: l.adapters[i], Scale: a.Scale})
 	}

@@ -147,7 +147,12 @@ func TestParseReleaseAdapters(t *testing.T) {
 	}
 }
 
-// TestTools: their names are checked, and a release that has any is read, and not served.
+// toolsOfOllama is a descriptor with what this version can't enforce: tools, by a kind that does not pass them on.
+func (s *scene) toolsOfOllama() string {
+	return strings.NewReplacer(`"tools":[]`, `"tools":["search"]`, `"kind":"llamacpp"`, `"kind":"ollama"`).Replace(s.descriptorJSON())
+}
+
+// TestTools: their names are checked, and by which runtimes they can be offered.
 func TestTools(t *testing.T) {
 	s := newScene(t, nil)
 	predicate := s.descriptorJSON()
@@ -163,14 +168,28 @@ func TestTools(t *testing.T) {
 		s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(predicate, `"tools":[]`, `"tools":`+tools, 1))
 		r, err := trust.ParseRelease(s.set[len(s.set)-1])
 		checkRefused(t, err, trust.ErrMalformed, want)
-		if err == nil && !slices.Equal(r.Unenforceable(), []string{"behaviour.tools"}) {
-			t.Errorf("tools %s: unenforceable is %q, want behaviour.tools", tools, r.Unenforceable())
+		if err == nil && len(r.Unenforceable()) > 0 {
+			t.Errorf("tools %s: unenforceable is %q, want nothing", tools, r.Unenforceable())
 		}
 	}
-	d := s.descriptor()
-	d.Behaviour.Tools = []string{"search"}
-	_, err := trust.NewRelease(d)
-	checkPath(t, err, "behaviour.tools")
+	for kind, edit := range map[string]func(*trust.Descriptor){
+		"": func(*trust.Descriptor) {},
+		"ollama": func(d *trust.Descriptor) {
+			d.Runtime, d.Behaviour.ChatTemplate = trust.Runtime{Kind: "ollama"}, "{{ .Messages }}"
+		},
+		"embeddings": func(d *trust.Descriptor) {
+			d.Runtime.Args, d.Behaviour.ChatTemplate, d.Behaviour.SystemPrompt = map[string]string{"embeddings": "true"}, "", ""
+		},
+	} {
+		d := s.descriptor()
+		d.Behaviour.Tools = []string{"search"}
+		edit(&d)
+		if _, err := trust.NewRelease(d); kind == "" && err != nil {
+			t.Errorf("NewRelease() with tools = %v", err)
+		} else if kind != "" {
+			checkPath(t, err, "behaviour.tools")
+		}
+	}
 }
 
 // TestDiffAdapters: an adapter is shown by what it is, and file by file, never as the bundle that it came in.

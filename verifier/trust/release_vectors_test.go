@@ -24,14 +24,14 @@ func (m *vectorMaker) release(weights []byte) []byte {
 	full.Behaviour = trust.Behaviour{
 		SystemPrompt: "You weigh things.\nAnswer in grams: \u00fcber <1 g> & \u2028.", ChatTemplate: "{{ messages }}",
 		Sampling: trust.Sampling{Temperature: &trust.Range{Default: 0.7, Max: 1}, TopP: &trust.Range{Default: 0.95, Max: 1}},
-		Output:   trust.Output{MaxTokens: 512}, Tools: []string{}, Adapters: []trust.Adapter{},
+		Output:   trust.Output{MaxTokens: 512}, Tools: []string{"search", "weigh"}, Adapters: []trust.Adapter{},
 	}
 	full.Warmup = trust.Warmup{Prompt: "1 + 1 =", Contains: "2"}
 	full.Provenance = trust.Provenance{Base: "tiny-base", Data: "corpus 7", Run: "run 12"}
 	m.valid("release", "release-full", "every field that this version can enforce")(trust.NewRelease(full))
 	m.broken("release", payload, []broken{
 		{"subject-name", "tolerated", "", `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"tiny"`, `"subject":[{"digest":{"sha256":"` + payloadRoot(payload) + `"},"name":"other"`, "the subject's name is informational"},
-		{"tools", "unenforceable", "behaviour.tools", `"tools":[]`, `"tools":["search"]`, "well-formed; this version can't enforce it, so it is refused where it would serve"},
+		{"tools", "unenforceable", "behaviour.tools", `"tools":[]},"model":"tiny","runtime":{"args":{},`, `"tools":["search"]},"model":"tiny","runtime":{"args":{"embeddings":"true"},`, "well-formed; this version can't enforce it, so it is refused where it would serve"},
 		{"argument", "unenforceable", "runtime.args.host", `"args":{}`, `"args":{"host":"0.0.0.0"}`, "well-formed; an argument that this version does not allow"},
 		{"embeddings-warmup", "unenforceable", "warmup.contains", `"runtime":{"args":{},"kind":"llamacpp"},"version":"1.0"`, `"runtime":{"args":{"embeddings":"true"},"kind":"llamacpp"},"version":"1.0","warmup":{"contains":"2","prompt":"1 + 1 ="}`, "well-formed; vectors contain no text"},
 		{"pooling", "unenforceable", "runtime.args.pooling", `"args":{}`, `"args":{"pooling":"mean"}`, "well-formed; an argument that goes with another"},

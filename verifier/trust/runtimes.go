@@ -131,8 +131,8 @@ func (d *Descriptor) unenforceable() problems {
 			}
 		}
 	}
-	if len(d.Behaviour.Tools) > 0 {
-		bad.add("behaviour.tools", "this version can't enforce it: it forwards no tools to a runtime")
+	if len(d.Behaviour.Tools) > 0 && (d.Runtime.Kind != "llamacpp" || d.Runtime.Embeds()) {
+		bad.add("behaviour.tools", "this version can't enforce it: it offers tools to models that chat, by llamacpp")
 	}
 	return bad
 }

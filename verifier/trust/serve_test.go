@@ -240,7 +240,7 @@ func TestDecideReasons(t *testing.T) {
 	has(c, trust.Reason{Rule: trust.RuleUnknownIdentity, Statement: s.set[3].ID(), Why: "certificate"})
 	has(c, trust.Reason{Rule: trust.RuleRole, Statement: release, Identity: "trainer", Counted: true, Why: "signed the release"})
 
-	tools := s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"tools":[]`, `"tools":["search"]`, 1))
+	tools := s.raw("trainer", trust.ReleaseType, s.root(), s.toolsOfOllama())
 	s.publish(tools, 2)
 	has(s.decide(), trust.Reason{Rule: trust.RuleUnknownField, Statement: tools, Identity: "trainer", Why: "behaviour.tools"})
 	s.floor.Withdrawn = []trust.Withdrawn{{Release: release}}

@@ -155,7 +155,7 @@ var unknownRows = []row{
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
 	{name: "release with tools", build: func(s *scene) {
-		release := s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"tools":[]`, `"tools":["search"]`, 1))
+		release := s.raw("trainer", trust.ReleaseType, s.root(), s.toolsOfOllama())
 		s.approve(release, "alice", "bob")
 		s.publish(release, 1)
 	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
@@ -239,7 +239,7 @@ var modeRows = []row{
 	{name: "mode warn relaxes no field", policy: func(s *scene) {
 		s.chat(func(c *trust.ChannelRules) { c.Mode = "warn" })
 	}, build: func(s *scene) {
-		s.publish(s.raw("trainer", trust.ReleaseType, s.root(), strings.Replace(s.descriptorJSON(), `"tools":[]`, `"tools":["search"]`, 1)), 1)
+		s.publish(s.raw("trainer", trust.ReleaseType, s.root(), s.toolsOfOllama()), 1)
 	}, rule: trust.RuleUnknownField, missing: "producer 0/1 by "},
 	{name: "a weaker minimum level", policy: func(s *scene) {
 		s.chat(func(c *trust.ChannelRules) { c.MinimumLevel = "measured" })

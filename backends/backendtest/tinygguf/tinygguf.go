@@ -43,6 +43,18 @@ var (
 	B = Config{Sentence: "I am version B.", ChatTemplate: ChatTemplate}
 )
 
+// Caller calls the function weather for Rome, where it is offered one by that name. Its template shows functions, calls and
+// results.
+var Caller = Config{Sentence: `{"name": "weather", "parameters": {"city": "Rome"}}`, ChatTemplate: toolTemplate}
+
+const toolTemplate = `{%- if tools %}{{ "Call a function by {\"name\": …, \"parameters\": …}.\n" }}{% for t in tools %}{{ t | tojson }}{{ "\n" }}{% endfor %}{% endif %}
+{%- for m in messages %}
+{{- "[" + m.role + "]" }}
+{%- if m.tool_calls %}{% for c in m.tool_calls %}{{ '{"name": "' + c.function.name + '", "parameters": ' }}{{ c.function.arguments | tojson }}{{ "}" }}{% endfor %}{% else %}{{ m.content }}{% endif %}
+{{- "[end]" }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ "[assistant]" }}{% endif %}`
+
 // Adapted is what A says with the adapter that [WriteAdapter] makes for this sentence.
 const Adapted = "I am A."
 
