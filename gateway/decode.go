@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
 // A chatBody is every field of OpenAI's chat completion request that we take. Each has a meaning here; all others are
@@ -29,6 +30,9 @@ type chatBody struct {
 	TopP                *float64       `json:"top_p"`
 	Stop                texts          `json:"stop"`
 	Seed                *int64         `json:"seed"`
+	Tools               *[]toolBody    `json:"tools"`
+	ToolChoice          *toolChoice    `json:"tool_choice"`
+	ParallelToolCalls   *bool          `json:"parallel_tool_calls"`
 	N                   *int64         `json:"n"`    // 1 is all we do
 	User                string         `json:"user"` // taken since clients send it, and ignored: the SVID says who calls
 }
@@ -38,8 +42,54 @@ type streamOptions struct {
 }
 
 type messageBody struct {
-	Role    string   `json:"role"`
-	Content *content `json:"content"`
+	Role       string     `json:"role"`
+	Content    *content   `json:"content"`
+	ToolCalls  []callBody `json:"tool_calls"`
+	ToolCallID string     `json:"tool_call_id"`
+}
+
+// toolBody is a function that is offered to the model.
+type toolBody struct {
+	Type     string `json:"type"`
+	Function struct {
+		Name        string         `json:"name"`
+		Description string         `json:"description"`
+		Parameters  jsontext.Value `json:"parameters"`
+		Strict      *bool          `json:"strict"` // false is all we do
+	} `json:"function"`
+}
+
+// callBody is what a model calls, as it is sent and as it comes back.
+type callBody struct {
+	Index    *int   `json:"index,omitzero"` // of a piece
+	ID       string `json:"id,omitzero"`
+	Type     string `json:"type,omitzero"`
+	Function struct {
+		Name      string `json:"name,omitzero"`
+		Arguments string `json:"arguments"`
+	} `json:"function"`
+}
+
+// functionType is the only type of tools and of calls.
+const functionType = "function"
+
+// toolChoice is a word, or the function that is to be called.
+type toolChoice struct {
+	word string
+	of   struct {
+		Type     string `json:"type"`
+		Function struct {
+			Name string `json:"name"`
+		} `json:"function"`
+	}
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (c *toolChoice) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == '"' {
+		return json.UnmarshalDecode(d, &c.word)
+	}
+	return json.UnmarshalDecode(d, &c.of)
 }
 
 // content is a string, or a list of parts of which we know one type.
@@ -73,38 +123,126 @@ func (t *texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, (*[]string)(t))
 }
 
-// decodeChat reads a request. What is wrong with its form is reported here; what is wrong with its values, where gRPC
-// could be wrong in the same way, is found in [request.check].
-func decodeChat(body io.Reader) (r *request, usage bool, err error) {
+// decode reads a body. What is wrong with its form is reported here and by who calls it; what is wrong with its values,
+// where another API could be wrong in the same way, is found in [request.check].
+func decode(body io.Reader, into any) error {
+	if err := json.UnmarshalRead(body, into, json.RejectUnknownMembers(true)); err != nil {
+		return decodeError(err)
+	}
+	return nil
+}
+
+// openAINames are how OpenAI's API spells what a request may hold.
+var openAINames = names{
+	messages: "messages", prompt: "prompt", inputs: "input", tools: "tools", toolChoice: "tool_choice", maxTokens: "max_tokens",
+	temperature: "temperature", topP: "top_p", stop: "stop", toolName: "function.name", toolSchema: "function.parameters",
+}
+
+// decodeChat reads OpenAI's request for a chat completion.
+func decodeChat(body io.Reader) (*request, style, error) {
 	var b chatBody
-	if err := json.UnmarshalRead(body, &b, json.RejectUnknownMembers(true)); err != nil {
-		return nil, false, decodeError(err)
+	if err := decode(body, &b); err != nil {
+		return nil, nil, err
 	}
 	switch {
 	case b.Model == "":
-		return nil, false, invalid("model", "is required")
+		return nil, nil, invalid("model", "is required")
 	case b.N != nil && *b.N != 1:
-		return nil, false, invalid("n", "must be 1: there is one answer to a request")
+		return nil, nil, invalid("n", "must be 1: there is one answer to a request")
 	case b.StreamOptions != nil && !b.Stream:
-		return nil, false, invalid("stream_options", "is for requests with stream")
+		return nil, nil, invalid("stream_options", "is for requests with stream")
 	case b.MaxTokens != nil && b.MaxCompletionTokens != nil:
-		return nil, false, invalid("max_tokens", "is an older name of max_completion_tokens: give one of them")
+		return nil, nil, invalid("max_tokens", "is an older name of max_completion_tokens: give one of them")
 	}
-	r = &request{
-		channel: b.Model, maxTokens: b.MaxTokens, maxTokensName: "max_tokens", temperature: b.Temperature, topP: b.TopP,
-		stop: b.Stop, seed: b.Seed, stream: b.Stream,
+	r := &request{
+		method: access.MethodChat, api: apiOpenAI, names: openAINames, channel: b.Model, maxTokens: b.MaxTokens, temperature: b.Temperature, topP: b.TopP,
+		stop: b.Stop, seed: b.Seed, stream: b.Stream, oneTool: b.ParallelToolCalls != nil && !*b.ParallelToolCalls,
 	}
 	if b.MaxCompletionTokens != nil {
-		r.maxTokens, r.maxTokensName = b.MaxCompletionTokens, "max_completion_tokens"
+		r.maxTokens, r.names.maxTokens = b.MaxCompletionTokens, "max_completion_tokens"
+	}
+	if err := b.takeTools(r); err != nil {
+		return nil, nil, err
 	}
 	for i, m := range b.Messages {
-		text, err := m.Content.join(fmt.Sprintf("messages[%d].content", i))
+		message, err := m.message(fmt.Sprintf("messages[%d].", i))
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
-		r.messages = append(r.messages, backends.Message{Role: m.Role, Content: text})
+		r.messages = append(r.messages, message)
 	}
-	return r, b.StreamOptions != nil && b.StreamOptions.IncludeUsage, nil
+	return r, &openAIChat{usage: b.StreamOptions != nil && b.StreamOptions.IncludeUsage}, nil
+}
+
+// takeTools reads what is offered to the model, and whether it is to be called.
+func (b *chatBody) takeTools(r *request) error {
+	if b.Tools == nil {
+		if b.ParallelToolCalls != nil {
+			return invalid("parallel_tool_calls", "is for requests with tools")
+		}
+	} else {
+		if len(*b.Tools) == 0 {
+			return invalid("tools", "must hold at least one tool, or be left out")
+		}
+		for i, t := range *b.Tools {
+			switch field := fmt.Sprintf("tools[%d].", i); {
+			case t.Type != functionType:
+				return invalid(field+"type", "must be function")
+			case t.Function.Strict != nil && *t.Function.Strict:
+				return invalid(field+"function.strict", "is not supported: what the model writes is not held to the schema")
+			}
+			r.tools = append(r.tools, backends.Tool{Name: t.Function.Name, Description: t.Function.Description, Parameters: t.Function.Parameters})
+		}
+	}
+	switch c := b.ToolChoice; {
+	case c == nil:
+		return nil
+	case b.Tools == nil:
+		return invalid("tool_choice", "is for requests with tools")
+	case c.word == "auto":
+	case c.word == backends.ToolsNone || c.word == backends.ToolsRequired:
+		r.toolChoice = c.word
+	case c.of.Type == functionType:
+		return r.only("tool_choice.function.name", c.of.Function.Name)
+	default:
+		return invalid("tool_choice", "must be none, auto, required or a function")
+	}
+	return nil
+}
+
+// only has the model call one of the tools that are offered.
+func (r *request) only(field, name string) error {
+	i := slices.IndexFunc(r.tools, func(t backends.Tool) bool { return t.Name == name })
+	if i < 0 {
+		return invalid(field, "is not the name of a tool of this request")
+	}
+	r.tools, r.toolChoice, r.oneTool = r.tools[i:i+1], backends.ToolsRequired, true
+	return nil
+}
+
+// message is a turn as runtimes take it.
+func (m messageBody) message(field string) (backends.Message, error) {
+	out := backends.Message{Role: m.Role, ToolCallID: m.ToolCallID}
+	if m.Role == "tool" && m.ToolCallID == "" {
+		return out, invalid(field+"tool_call_id", "is required of role tool")
+	}
+	for i, c := range m.ToolCalls {
+		switch at := fmt.Sprintf("%stool_calls[%d].", field, i); {
+		case c.Type != functionType:
+			return out, invalid(at+"type", "must be function")
+		case c.ID == "" || c.Function.Name == "":
+			return out, invalid(at+"function.name", "and an id are required")
+		case c.Index != nil:
+			return out, invalid(at+"index", "is of a piece of an answer")
+		}
+		out.ToolCalls = append(out.ToolCalls, backends.ToolCall{ID: c.ID, Name: c.Function.Name, Arguments: c.Function.Arguments})
+	}
+	if m.Content == nil && len(m.ToolCalls) > 0 {
+		return out, nil
+	}
+	var err error
+	out.Content, err = m.Content.join(field + "content")
+	return out, err
 }
 
 // join returns the text of a message.
@@ -130,9 +268,8 @@ func (c *content) join(field string) (string, error) {
 	return text.String(), nil
 }
 
-// toolFields are how OpenAI's clients offer functions to a model. A release that lists tools is not served (trust says
-// why), so that the answer to them is the same for every channel.
-var toolFields = []string{"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"}
+// toolFields are how OpenAI's older clients offer functions to a model.
+var toolFields = []string{"functions", "function_call"}
 
 // decodeError says which field is wrong and how, in words of ours: the library's repeat values, and those are the
 // caller's conversation, which must reach no log.
@@ -146,7 +283,7 @@ func decodeError(err error) error {
 		field := fieldName(semantic.JSONPointer)
 		if errors.Is(semantic.Err, json.ErrUnknownName) {
 			if slices.Contains(toolFields, field) {
-				return invalid(field, "is not allowed: this release allows no tools, and this version forwards none")
+				return invalid(field, "is not supported: offer them as tools")
 			}
 			return invalid(field, "is unknown or not supported")
 		}

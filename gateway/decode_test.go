@@ -14,10 +14,16 @@ func TestHTTPDecode(t *testing.T) {
 	chat := hello()
 	two, one := 2.0, 1.0
 	chat.limits = gateway.Limits{MaxTokens: 100, Temperature: gateway.Range{Default: &one, Max: &one}, TopP: gateway.Range{Max: &two}}
+	tooled := hello()
+	tooled.limits.Tools = []string{"search", "weather"}
 	prompted := hello()
 	prompted.limits.SystemPrompt = "Be brief."
-	d := open(t, map[string]*channel{"chat": chat, "quiet": prompted})
+	d := open(t, map[string]*channel{"chat": chat, "quiet": prompted, "ghost": tooled})
 	client := d.client("/apps/demo")
+	const g = `{"model":"ghost","messages":[{"role":"user","content":"hi"}],`
+	weather := func(more string) string {
+		return `"tools":[{"type":"function","function":{"name":"weather"` + more + `}}]`
+	}
 	const m = `"model":"chat"`
 	const q = `"messages":[{"role":"user","content":"hi"}]`
 	huge := strings.Repeat("x", 5<<20)
@@ -41,11 +47,30 @@ func TestHTTPDecode(t *testing.T) {
 		{"template", `{` + m + `,` + q + `,"chat_template":"x"}`, 400, "chat_template"},
 		{"tools", `{` + m + `,` + q + `,"tools":[]}`, 400, "tools"},
 		{"tools in a message", `{` + m + `,"messages":[{"role":"user","content":"hi","tools":[]}]}`, 400, "messages[0].tools"},
+		{"a tool", g + weather(`,"description":"d","parameters":{"type":"object"},"strict":false`) + `,"tool_choice":"auto","parallel_tool_calls":false}`, 200, ""},
+		{"the tool that is to be called", g + weather("") + `,"tool_choice":{"type":"function","function":{"name":"weather"}}}`, 200, ""},
+		{"a call and its result", `{"model":"ghost",` + weather("") + `,"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"weather","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"sunny"}]}`, 200, ""},
+		{"a tool of another name", g + `"tools":[{"type":"function","function":{"name":"Weather"}}]}`, 400, "tools[0].function.name"},
+		{"a tool where the release allows none", `{` + m + `,` + q + `,` + weather("") + `}`, 400, "tools[0].function.name"},
+		{"a tool twice", g + `"tools":[{"type":"function","function":{"name":"weather"}},{"type":"function","function":{"name":"weather"}}]}`, 400, "tools[1].function.name"},
+		{"a tool without a name", g + `"tools":[{"type":"function","function":{}}]}`, 400, "tools[0].function.name"},
+		{"a tool of another type", g + `"tools":[{"type":"custom","function":{"name":"weather"}}]}`, 400, "tools[0].type"},
+		{"a schema that is none", g + weather(`,"parameters":"{}"`) + `}`, 400, "tools[0].function.parameters"},
+		{"a strict tool", g + weather(`,"strict":true`) + `}`, 400, "tools[0].function.strict"},
+		{"a field of a tool", g + weather(`,"url":"http://x"`) + `}`, 400, "tools[0].function.url"},
+		{"another choice", g + weather("") + `,"tool_choice":"any"}`, 400, "tool_choice"},
+		{"a choice that is not offered", g + weather("") + `,"tool_choice":{"type":"function","function":{"name":"search"}}}`, 400, "tool_choice.function.name"},
+		{"a choice without tools", `{` + m + `,` + q + `,"tool_choice":"auto"}`, 400, "tool_choice"},
+		{"parallel calls without tools", `{` + m + `,` + q + `,"parallel_tool_calls":true}`, 400, "parallel_tool_calls"},
+		{"a call where the release allows none", `{` + m + `,"messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"weather","arguments":"{}"}}]}]}`, 400, "messages[0]"},
+		{"a result where the release allows none", `{` + m + `,"messages":[{"role":"tool","tool_call_id":"1","content":"hi"}]}`, 400, "messages[0]"},
+		{"a result of no call", `{"model":"ghost","messages":[{"role":"tool","content":"hi"}]}`, 400, "messages[0].tool_call_id"},
+		{"a call by the user", `{"model":"ghost","messages":[{"role":"user","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"weather","arguments":"{}"}}]}]}`, 400, "messages[0].tool_calls"},
 		{"name of a message", `{` + m + `,"messages":[{"role":"user","name":"x","content":"hi"}]}`, 400, "messages[0].name"},
 		{"no messages", `{` + m + `}`, 400, "messages"},
 		{"empty messages", `{` + m + `,"messages":[]}`, 400, "messages"},
 		{"no role", `{` + m + `,"messages":[{"content":"hi"}]}`, 400, "messages[0].role"},
-		{"other role", `{` + m + `,"messages":[{"role":"tool","content":"hi"}]}`, 400, "messages[0].role"},
+		{"other role", `{` + m + `,"messages":[{"role":"root","content":"hi"}]}`, 400, "messages[0].role"},
 		{"no content", `{` + m + `,"messages":[{"role":"user"}]}`, 400, "messages[0].content"},
 		{"content of a wrong type", `{` + m + `,"messages":[{"role":"user","content":1}]}`, 400, "messages[0].content"},
 		{"image", `{` + m + `,"messages":[{"role":"user","content":[{"type":"image_url","text":""}]}]}`, 400, "messages[0].content[0].type"},
@@ -97,20 +122,16 @@ func TestHTTPDecode(t *testing.T) {
 	}
 }
 
-// TestHTTPDecodeTools: who offers tools learns that it is tools that are not allowed, not that a field is unknown.
-func TestHTTPDecodeTools(t *testing.T) {
+// TestHTTPDecodeFunctions: who offers tools in the old way learns how it is done now, and not that a field is unknown.
+func TestHTTPDecodeFunctions(t *testing.T) {
 	d := open(t, map[string]*channel{"chat": hello()})
 	client := d.client("/apps/demo")
-	for _, field := range []string{"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"} {
+	for _, field := range []string{"functions", "function_call"} {
 		resp, body := d.post(client, `{"model":"chat","messages":[{"role":"user","content":"hi"}],"`+field+`":"auto"}`)
 		e := readError(t, body)
-		if resp.StatusCode != http.StatusBadRequest || e.Param != field || !strings.Contains(e.Message, "this release allows no tools") {
+		if resp.StatusCode != http.StatusBadRequest || e.Param != field || !strings.Contains(e.Message, "as tools") {
 			t.Errorf("POST with %s = %s, %+v, want an error about tools", field, resp.Status, e)
 		}
-	}
-	resp, body := d.post(client, `{"model":"chat","messages":[{"role":"user","content":"hi"}],"lora":[]}`)
-	if e := readError(t, body); resp.StatusCode != http.StatusBadRequest || strings.Contains(e.Message, "tools") {
-		t.Errorf("POST with lora = %s, %+v, want an error about an unknown field", resp.Status, e)
 	}
 }
 

@@ -129,6 +129,15 @@ func (s *serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(
 	return s.fail
 }
 
+// Embed makes a vector of each text's length.
+func (s *serving) Embed(_ context.Context, req backends.EmbedRequest) (e backends.Embeddings, err error) {
+	for _, text := range req.Inputs {
+		e.Vectors = append(e.Vectors, []float32{float32(len(text)), 0.5})
+		e.PromptTokens += len(text)
+	}
+	return e, s.fail
+}
+
 func (s *serving) Done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +219,7 @@ func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Co
 	d.agent = newAgent(t, domain)
 	us := d.source(d.agent, "/gateway")
 	rules, err := access.Parse([]access.Rule{
-		{Caller: "spiffe://" + domain + "/apps/*", Channels: []string{"chat", "quiet", "ghost"}, Methods: []string{"chat", "models"}},
+		{Caller: "spiffe://" + domain + "/apps/*", Channels: []string{"chat", "quiet", "ghost"}, Methods: []string{"chat", "generate", "embed", "models"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -339,7 +348,12 @@ type reply struct {
 // post sends a body to the chat endpoint and returns the answer, read to its end.
 func (d *door) post(c *http.Client, body string) (reply, string) {
 	d.t.Helper()
-	resp, err := c.Post(d.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
+	return d.postTo(c, "/v1/chat/completions", body)
+}
+
+func (d *door) postTo(c *http.Client, path, body string) (reply, string) {
+	d.t.Helper()
+	resp, err := c.Post(d.url(path), "application/json", strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -48,6 +48,8 @@ type Serving interface {
 	Info() ServingInfo
 	// Chat is [backends.Backend.Chat] of the runtime.
 	Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error
+	// Embed is [backends.Backend.Embed] of the runtime.
+	Embed(ctx context.Context, req backends.EmbedRequest) (backends.Embeddings, error)
 	// Done gives the lease back. It is called once, when nothing more of the answer is needed.
 	Done()
 }
@@ -68,7 +70,12 @@ type Limits struct {
 	SystemPrompt string // put before every conversation; a caller's own is refused then
 	Temperature  Range
 	TopP         Range
-	MaxTokens    int // of an answer; 0: the release names no limit
+	MaxTokens    int      // of an answer; 0: the release names no limit
+	Tools        []string // that callers may offer
+
+	// Plain says that a text is continued as it is. Else it is put as a question: by the release's system prompt and
+	// template, around which nothing goes.
+	Plain bool
 }
 
 // Range is a sampling parameter's default and the most a caller may ask for; nil: the release does not say.

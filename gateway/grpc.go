@@ -163,6 +163,12 @@ func (g *Gateway) recovered(ctx context.Context, method string, err *error) {
 	}
 }
 
+// grpcNames are how our own service spells what a request may hold.
+var grpcNames = names{
+	messages: "messages", prompt: "prompt", inputs: "inputs", tools: "tools", toolChoice: "tool_choice", maxTokens: "max_tokens",
+	temperature: "temperature", topP: "top_p", stop: "stop", toolName: "name", toolSchema: "parameters",
+}
+
 // inference is the service: it decodes, and hands over.
 type inference struct {
 	pb.UnimplementedInferenceServer
@@ -173,7 +179,7 @@ type inference struct {
 func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) (err error) {
 	r := &request{
 		call: callOf(stream.Context()), channel: in.GetModel(), stop: in.GetStop(), temperature: in.Temperature, topP: in.TopP, seed: in.Seed,
-		stream: true, maxTokensName: "max_tokens",
+		method: access.MethodChat, api: apiGRPC, names: grpcNames, stream: true,
 	}
 	if err := known(in); err != nil {
 		s.g.logOther(stream.Context(), r.call, operationChat, err)

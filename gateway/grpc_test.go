@@ -102,7 +102,7 @@ func TestGRPCRequest(t *testing.T) {
 		{"unknown field", func(r *pb.ChatRequest) { r.ProtoReflect().SetUnknown(unknown) }, "field 99: is unknown"},
 		{"unknown field of a message", func(r *pb.ChatRequest) { r.Messages[0].ProtoReflect().SetUnknown(unknown) }, "messages[0].field 99: is unknown"},
 		{"no messages", func(r *pb.ChatRequest) { r.Messages = nil }, "messages"},
-		{"other role", func(r *pb.ChatRequest) { r.Messages[0].Role = "tool" }, "messages[0].role"},
+		{"other role", func(r *pb.ChatRequest) { r.Messages[0].Role = "root" }, "messages[0].role"},
 		{"max_tokens below 1", func(r *pb.ChatRequest) { r.MaxTokens = n(0) }, "max_tokens"},
 		{"max_tokens above the release's", func(r *pb.ChatRequest) { r.MaxTokens = n(101) }, "max_tokens: is above 100"},
 		{"temperature not a number", func(r *pb.ChatRequest) { r.Temperature = f(math.NaN()) }, "temperature"},

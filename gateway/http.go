@@ -2,39 +2,37 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"go.opentelemetry.io/otel/propagation"
 
-	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/identity"
-	"github.com/weighbridge/weighbridge/gateway/receipt"
 )
 
-// httpHandler is the HTTP door: the chat and models parts of OpenAI's API.
+// httpHandler is the HTTP door.
 func (g *Gateway) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/chat/completions", g.route(http.MethodPost, g.serveChat))
-	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, g.serveReceipt))
-	mux.Handle("/v1/models", g.route(http.MethodGet, g.serveModels))
-	mux.Handle("/v1/models/{model}", g.route(http.MethodGet, g.serveModel))
-	mux.Handle("/", g.route("", func(w http.ResponseWriter, r *http.Request, c call) {
+	openAI := openAIErrors{}
+	mux.Handle("/v1/chat/completions", g.asked(openAI, operationChat, decodeChat))
+	mux.Handle("/v1/completions", g.asked(openAI, operationText, decodeText))
+	mux.Handle("/v1/embeddings", g.embedded(openAI, decodeEmbed))
+	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, openAI, g.serveReceipt))
+	mux.Handle("/v1/models", g.route(http.MethodGet, openAI, g.serveModels))
+	mux.Handle("/v1/models/{model}", g.route(http.MethodGet, openAI, g.serveModel))
+	mux.Handle("/", g.route("", openAI, func(w http.ResponseWriter, r *http.Request, c call) {
 		g.logOther(r.Context(), c, "", errNoRoute)
-		writeError(w, errNoRoute)
+		writeError(w, openAI, errNoRoute)
 	}))
 	return mux
 }
 
 // route identifies the caller by the connection, never by a header, before anything else is looked at.
-func (g *Gateway) route(method string, serve func(http.ResponseWriter, *http.Request, call)) http.Handler {
+func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseWriter, *http.Request, call)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := call{protocol: protocolHTTP, id: requestID(r.Header.Get(headerRequestID))}
 		w.Header().Set(headerRequestID, c.id)
@@ -51,58 +49,12 @@ func (g *Gateway) route(method string, serve func(http.ResponseWriter, *http.Req
 		}
 		if err != nil {
 			g.logOther(r.Context(), c, "", err)
-			writeError(w, err)
+			writeError(w, api, err)
 			return
 		}
 		ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		serve(w, r.WithContext(ctx), c)
 	})
-}
-
-func (g *Gateway) serveChat(w http.ResponseWriter, r *http.Request, c call) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
-	var req *request
-	var usage bool
-	var err error
-	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
-		req, usage, err = decodeBody(w, r, c.receipt)
-	}
-	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
-	_ = control.SetReadDeadline(time.Time{})
-	if err != nil {
-		g.logOther(r.Context(), c, operationChat, err)
-		writeError(w, err)
-		return
-	}
-	req.call = c
-	written := &receiptWriter{ResponseWriter: w, draft: c.receipt}
-	if c.receipt != nil {
-		w = written
-	}
-	err = errUnended
-	defer func() { c.receipt.End(err) }()
-	to := answerHTTP{w: w, control: control, id: "chatcmpl-" + c.id, created: time.Now().Unix(), receipt: c.receipt.ID()}
-	if req.stream {
-		a := &streamAnswer{answerHTTP: to, usage: usage}
-		err = a.finish(g.chat(r.Context(), req, a))
-	} else {
-		a := &wholeAnswer{answerHTTP: to}
-		err = a.finish(g.chat(r.Context(), req, a))
-	}
-	err = errors.Join(err, written.err)
-}
-
-// decodeBody reads a request to its end, and shows its bytes to its receipt.
-func decodeBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft) (*request, bool, error) {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, false, invalid("", "Content-Encoding is not supported: send the body as it is")
-	}
-	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
-	if draft != nil {
-		body = io.TeeReader(body, draft.Request())
-	}
-	return decodeChat(body)
 }
 
 // modelBody is a channel in OpenAI's shape, with what it serves beside.
@@ -129,7 +81,7 @@ func (g *Gateway) serveModels(w http.ResponseWriter, r *http.Request, c call) {
 	infos, err := g.models(c)
 	g.logOther(r.Context(), c, access.MethodModels, err)
 	if err != nil {
-		writeError(w, err)
+		writeError(w, openAIErrors{}, err)
 		return
 	}
 	list := struct {
@@ -146,7 +98,7 @@ func (g *Gateway) serveModel(w http.ResponseWriter, r *http.Request, c call) {
 	info, err := g.model(c, r.PathValue("model"))
 	g.logOther(r.Context(), c, access.MethodModels, err)
 	if err != nil {
-		writeError(w, err)
+		writeError(w, openAIErrors{}, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, modelOf(info))
@@ -171,7 +123,7 @@ func errorOf(o outcome) errorBody {
 	return b
 }
 
-func writeError(w http.ResponseWriter, err error) {
+func writeError(w http.ResponseWriter, api errorStyle, err error) {
 	o := outcomeOf(err)
 	if o.http == statusClientGone {
 		return
@@ -179,7 +131,7 @@ func writeError(w http.ResponseWriter, err error) {
 	if o.http == http.StatusServiceUnavailable || o.http == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeJSON(w, o.http, errorOf(o))
+	writeJSON(w, o.http, api.problem(o))
 }
 
 // writeJSON writes a whole body. Nobody is left to be told if that fails.
@@ -205,62 +157,4 @@ type openedKey struct{}
 
 func withOpened(ctx context.Context) context.Context {
 	return context.WithValue(ctx, openedKey{}, time.Now())
-}
-
-// answerHTTP is what both shapes of an HTTP answer share.
-type answerHTTP struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	id      string
-	created int64
-	info    ServingInfo
-	receipt string // its id, "" if there is none
-}
-
-func (a *answerHTTP) begin(info ServingInfo) {
-	a.info = info
-	h := a.w.Header()
-	h.Set(headerRelease, info.Release)
-	h.Set(headerWeights, info.Weights)
-	h.Set(headerLevel, info.Level)
-	if a.receipt != "" {
-		h.Set(headerReceiptID, a.receipt)
-	}
-}
-
-// wholeAnswer collects an answer and sends it at once.
-type wholeAnswer struct {
-	answerHTTP
-	text   strings.Builder
-	reason string
-	used   backends.Usage
-}
-
-func (a *wholeAnswer) send(c backends.Chunk) error {
-	if a.text.Len()+len(c.Text) > maxAnswer {
-		return fmt.Errorf("answer is larger than %d bytes", maxAnswer)
-	}
-	a.text.WriteString(c.Text)
-	if c.FinishReason != "" {
-		a.reason = c.FinishReason
-	}
-	if c.Usage != nil {
-		a.used = *c.Usage
-	}
-	return nil
-}
-
-// finish sends the answer, or the error, which it returns.
-func (a *wholeAnswer) finish(err error) error {
-	if err != nil {
-		writeError(a.w, err)
-		return err
-	}
-	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	writeJSON(a.w, http.StatusOK, completion{
-		ID: a.id, Object: "chat.completion", Created: a.created, Model: a.info.Channel, SystemFingerprint: a.info.Release,
-		Choices: []choice{{Message: &turn{Role: "assistant", Content: a.text.String()}, FinishReason: a.reason}},
-		Usage:   usageOf(a.used),
-	})
-	return nil
 }

@@ -13,6 +13,10 @@ const (
 	// maxStops and maxStop bound the texts that end an answer, each of which is compared with every token.
 	maxStops = 4
 	maxStop  = 256
+	// maxTools bounds what is offered to a model, as the format of releases does; maxInputs the texts of one request for
+	// embeddings, as OpenAI's API does.
+	maxTools  = 128
+	maxInputs = 2048
 	// maxAnswer bounds an answer that is collected before it is sent; 4 bytes a token is usual.
 	maxAnswer = 16 << 20
 	// maxName bounds what goes into every log line: an x-request-id, and the name of a channel.

@@ -25,8 +25,11 @@ const (
 	attrTokenType = attribute.Key("gen_ai.token.type")
 	attrErrorType = attribute.Key("error.type")
 
-	operationChat = "chat"
-	provider      = "weighbridge"
+	operationChat  = "chat"
+	operationText  = "text_completion"
+	operationEmbed = "embeddings"
+
+	provider = "weighbridge"
 )
 
 var (
@@ -69,7 +72,19 @@ func newMeters(m metric.Meter) (*meters, error) {
 	return &out, nil
 }
 
-// An observation follows one chat. It sees counts, names and times, and never a word of the conversation.
+// operation is what is asked for, in the words of the conventions.
+func (r *request) operation() string {
+	switch r.method {
+	case access.MethodGenerate:
+		return operationText
+	case access.MethodEmbed:
+		return operationEmbed
+	default:
+		return operationChat
+	}
+}
+
+// An observation follows one request. It sees counts, names and times, and never a word of the conversation.
 type observation struct {
 	g    *Gateway
 	span trace.Span
@@ -82,8 +97,8 @@ type observation struct {
 }
 
 func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
-	ctx, span := g.tracer.Start(ctx, operationChat, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attrOperation.String(operationChat), attrProvider.String(provider), attribute.Bool("gen_ai.request.stream", r.stream),
+	ctx, span := g.tracer.Start(ctx, r.operation(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attrOperation.String(r.operation()), attrProvider.String(provider), attribute.Bool("gen_ai.request.stream", r.stream),
 		attribute.String("weighbridge.caller", r.caller.String()), attribute.String("weighbridge.request.id", r.id)))
 	if r.maxTokens != nil {
 		span.SetAttributes(attribute.Int64("gen_ai.request.max_tokens", *r.maxTokens))
@@ -102,7 +117,7 @@ func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *ob
 // not become a label or the name of a span.
 func (o *observation) serving(info ServingInfo) {
 	o.info = info
-	o.span.SetName(operationChat + " " + info.Channel)
+	o.span.SetName(o.r.operation() + " " + info.Channel)
 	o.span.SetAttributes(attrModel.String(info.Channel), attribute.String("gen_ai.response.model", info.Channel),
 		attribute.String("weighbridge.release", info.Release), attribute.String("weighbridge.weights", info.Weights),
 		attribute.String("weighbridge.level", info.Level))
@@ -128,7 +143,7 @@ func (o *observation) end(ctx context.Context, err error) {
 	ctx = context.WithoutCancel(ctx)
 	out := outcomeOf(err)
 	m := o.g.meters
-	labels := []attribute.KeyValue{attrOperation.String(operationChat), attrProvider.String(provider)}
+	labels := []attribute.KeyValue{attrOperation.String(o.r.operation()), attrProvider.String(provider)}
 	if o.info.Channel != "" {
 		labels = append(labels, attrModel.String(o.info.Channel))
 	}
@@ -160,9 +175,9 @@ func (o *observation) end(ctx context.Context, err error) {
 	o.log(ctx, out, err, end)
 }
 
-// log writes the access log: one line for each chat.
+// log writes the access log: one line for each request.
 func (o *observation) log(ctx context.Context, out outcome, err error, end time.Time) {
-	attrs := append(o.r.attrs(out), slog.String("method", operationChat), slog.String("channel", o.r.channel),
+	attrs := append(o.r.attrs(out), slog.String("method", o.r.operation()), slog.String("api", o.r.api), slog.String("channel", o.r.channel),
 		slog.Bool("stream", o.r.stream), slog.Duration("duration", end.Sub(o.start)))
 	if o.info.Release != "" {
 		attrs = append(attrs, slog.String("release", o.info.Release), slog.String("weights", o.info.Weights), slog.String("guarded", o.info.Level))

@@ -97,7 +97,7 @@ func (g *Gateway) serveReceipt(w http.ResponseWriter, r *http.Request, c call) {
 	document, err := g.receiptOf(r.Context(), c, r.PathValue("id"))
 	g.logOther(r.Context(), c, methodReceipt, err)
 	if err != nil {
-		writeError(w, err)
+		writeError(w, openAIErrors{}, err)
 		return
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))

@@ -23,11 +23,17 @@ type call struct {
 	receipt *receipt.Draft // nil: none was asked for
 }
 
-// A request is a chat as both doors understand it: decoded, but not checked yet.
+// A request is what a caller asks, as all doors understand it: decoded, but not checked yet.
 type request struct {
 	call
+	method      string // access.MethodChat, MethodGenerate or MethodEmbed
 	channel     string
-	messages    []backends.Message
+	messages    []backends.Message // of a chat
+	prompt      string             // of generate
+	inputs      []string           // of embed
+	tools       []backends.Tool
+	toolChoice  string // backends.ToolsAuto, ToolsNone or ToolsRequired
+	oneTool     bool
 	maxTokens   *int64
 	temperature *float64
 	topP        *float64
@@ -35,7 +41,16 @@ type request struct {
 	seed        *int64
 	stream      bool // whether the caller wants the answer in pieces
 
-	maxTokensName string // how the caller spelled it
+	api   string // of the log and of rules: openai, ollama, anthropic or grpc
+	names names
+}
+
+// names are how an API spells what a request may hold, for what is said of it.
+type names struct {
+	messages, prompt, inputs, tools, toolChoice, maxTokens, temperature, topP, stop string
+
+	system               string // where it has a place of its own, beside the messages
+	toolName, toolSchema string // of a tool
 }
 
 // An answer is where the parts of an answer go.
@@ -46,17 +61,65 @@ type answer interface {
 	send(backends.Chunk) error
 }
 
+// vectors is where embeddings go.
+type vectors interface {
+	begin(ServingInfo)
+	take(backends.Embeddings)
+}
+
 // admit turns a caller away whom no rule names, before anything of what it sends is read.
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
-// chat answers one request. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
+// chat answers a request to have a conversation, or to go on with a text.
+func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
+	return g.serve(ctx, r, func(ctx context.Context, serving Serving, info ServingInfo, o *observation) error {
+		req, err := r.complete(info.Limits)
+		if err != nil {
+			return err
+		}
+		if err := r.receipt.Begin(info.by()); err != nil {
+			return err
+		}
+		to.begin(info)
+		finished := false
+		err = serving.Chat(ctx, req, func(c backends.Chunk) error {
+			c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
+			finished = finished || c.FinishReason != ""
+			o.chunk(c)
+			return to.send(c)
+		})
+		if err == nil && !finished {
+			// An answer that was cut short must not look whole.
+			err = fmt.Errorf("the answer ended without a reason: %w", backends.ErrInterrupted)
+		}
+		return ended(ctx, err)
+	})
+}
+
+// embed answers a request for embeddings.
+func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
+	return g.serve(ctx, r, func(ctx context.Context, serving Serving, info ServingInfo, o *observation) error {
+		if err := r.receipt.Begin(info.by()); err != nil {
+			return err
+		}
+		to.begin(info)
+		e, err := serving.Embed(ctx, backends.EmbedRequest{Inputs: r.inputs})
+		if err == nil {
+			o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
+			to.take(e)
+		}
+		return ended(ctx, err)
+	})
+}
+
+// serve answers one request, by ask. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
 // caller, and every request, answered or not, leaves one line in the log.
-func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
+func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Context, Serving, ServingInfo, *observation) error) (err error) {
 	r.channel = channelOf(r.channel)
 	ctx, o := g.observe(ctx, r)
 	defer func() { o.end(ctx, err) }()
 
-	if err := g.access().Check(r.caller, r.channel, access.MethodChat); err != nil {
+	if err := g.access().Check(r.caller, r.channel, r.method); err != nil {
 		return err
 	}
 	leave, err := g.enter()
@@ -75,27 +138,7 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) (err error) {
 	defer serving.Done()
 	info := serving.Info()
 	o.serving(info)
-	req, err := r.complete(info.Limits)
-	if err != nil {
-		return err
-	}
-	if err := r.receipt.Begin(info.by()); err != nil {
-		return err
-	}
-	to.begin(info)
-
-	finished := false
-	err = serving.Chat(ctx, req, func(c backends.Chunk) error {
-		c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
-		finished = finished || c.FinishReason != ""
-		o.chunk(c)
-		return to.send(c)
-	})
-	if err == nil && !finished {
-		// An answer that was cut short must not look whole.
-		err = fmt.Errorf("the answer ended without a reason: %w", backends.ErrInterrupted)
-	}
-	return ended(ctx, err)
+	return ask(ctx, serving, info, o)
 }
 
 // ended tells apart who ended an answer: the caller, or the runtime.
@@ -164,33 +207,81 @@ func channelOf(model string) string {
 // check holds a request to what is valid whatever the release.
 func (r *request) check() error {
 	switch {
-	case len(r.messages) == 0:
-		return invalid("messages", "must hold at least one message")
+	case r.method == access.MethodEmbed:
+		return r.checkInputs()
+	case r.method == access.MethodGenerate && r.prompt == "":
+		return invalid(r.names.prompt, "is required")
+	case r.method == access.MethodChat && len(r.messages) == 0:
+		return invalid(r.names.messages, "must hold at least one message")
 	case len(r.messages) > maxMessages:
-		return invalid("messages", "must hold at most %d messages", maxMessages)
+		return invalid(r.names.messages, "must hold at most %d messages", maxMessages)
 	case r.maxTokens != nil && (*r.maxTokens < 1 || *r.maxTokens > maxMaxTokens):
-		return invalid(r.maxTokensName, "must be from 1 to %d", maxMaxTokens)
+		return invalid(r.names.maxTokens, "must be from 1 to %d", maxMaxTokens)
 	// Written so that NaN, which gRPC can carry, fails.
 	case r.temperature != nil && !(*r.temperature >= 0 && *r.temperature <= maxTemperature):
-		return invalid("temperature", "must be from 0 to %d", maxTemperature)
+		return invalid(r.names.temperature, "must be from 0 to %d", maxTemperature)
 	case r.topP != nil && !(*r.topP > 0 && *r.topP <= 1):
-		return invalid("top_p", "must be above 0 and at most 1")
+		return invalid(r.names.topP, "must be above 0 and at most 1")
 	case len(r.stop) > maxStops:
-		return invalid("stop", "must hold at most %d texts", maxStops)
+		return invalid(r.names.stop, "must hold at most %d texts", maxStops)
 	}
 	for i, s := range r.stop {
 		if s == "" || len(s) > maxStop {
-			return invalid(fmt.Sprintf("stop[%d]", i), "must be 1 to %d bytes long", maxStop)
+			return invalid(fmt.Sprintf("%s[%d]", r.names.stop, i), "must be 1 to %d bytes long", maxStop)
 		}
 	}
+	if err := r.checkTools(); err != nil {
+		return err
+	}
 	for i, m := range r.messages {
+		field := fmt.Sprintf("%s[%d].", r.names.messages, i)
 		switch m.Role {
-		case "system", "developer", "user", "assistant":
+		case "system", "developer", "user", "assistant", "tool":
 		case "":
-			return invalid(fmt.Sprintf("messages[%d].role", i), "is required")
+			return invalid(field+"role", "is required")
 		default:
-			return invalid(fmt.Sprintf("messages[%d].role", i), "must be system, developer, user or assistant")
+			return invalid(field+"role", "must be system, developer, user, assistant or tool")
 		}
+		if len(m.ToolCalls) > 0 && m.Role != "assistant" {
+			return invalid(field+"tool_calls", "is for role assistant")
+		}
+		if m.ToolCallID != "" && m.Role != "tool" {
+			return invalid(field+"tool_call_id", "is for role tool")
+		}
+	}
+	return nil
+}
+
+func (r *request) checkInputs() error {
+	switch {
+	case len(r.inputs) == 0:
+		return invalid(r.names.inputs, "must hold at least one text")
+	case len(r.inputs) > maxInputs:
+		return invalid(r.names.inputs, "must hold at most %d texts", maxInputs)
+	}
+	return nil
+}
+
+// checkTools holds what a request offers to the form of a tool. Which tools there may be is the release's to say.
+func (r *request) checkTools() error {
+	if len(r.tools) > maxTools {
+		return invalid(r.names.tools, "must hold at most %d tools", maxTools)
+	}
+	seen := map[string]bool{}
+	for i, t := range r.tools {
+		field := fmt.Sprintf("%s[%d].", r.names.tools, i)
+		switch {
+		case t.Name == "":
+			return invalid(field+r.names.toolName, "is required")
+		case seen[t.Name]:
+			return invalid(field+r.names.toolName, "is the name of an earlier tool too")
+		case t.Parameters != nil && t.Parameters.Kind() != '{':
+			return invalid(field+r.names.toolSchema, "must be a JSON schema, an object")
+		}
+		seen[t.Name] = true
+	}
+	if r.toolChoice != backends.ToolsAuto && len(r.tools) == 0 {
+		return invalid(r.names.toolChoice, "is for requests with %s", r.names.tools)
 	}
 	return nil
 }
@@ -198,17 +289,20 @@ func (r *request) check() error {
 // complete holds a checked request to the limits of a release and fills in its defaults. What is above a limit is
 // refused, never lowered: an answer that was sampled otherwise than asked for would mislead.
 func (r *request) complete(l Limits) (backends.ChatRequest, error) {
-	req := backends.ChatRequest{Stop: r.stop, Seed: r.seed}
-	var err error
-	if req.Temperature, err = limited("temperature", r.temperature, l.Temperature); err != nil {
+	req := backends.ChatRequest{Stop: r.stop, Seed: r.seed, Tools: r.tools, ToolChoice: r.toolChoice, OneTool: r.oneTool}
+	err := r.allowed(l)
+	if err != nil {
 		return req, err
 	}
-	if req.TopP, err = limited("top_p", r.topP, l.TopP); err != nil {
+	if req.Temperature, err = limited(r.names.temperature, r.temperature, l.Temperature); err != nil {
+		return req, err
+	}
+	if req.TopP, err = limited(r.names.topP, r.topP, l.TopP); err != nil {
 		return req, err
 	}
 	switch {
 	case r.maxTokens != nil && l.MaxTokens > 0 && *r.maxTokens > int64(l.MaxTokens):
-		return req, invalid(r.maxTokensName, "is above %d, the most that the release allows", l.MaxTokens)
+		return req, invalid(r.names.maxTokens, "is above %d, the most that the release allows", l.MaxTokens)
 	case r.maxTokens != nil:
 		req.MaxTokens = int(*r.maxTokens)
 	case l.MaxTokens > 0:
@@ -216,19 +310,57 @@ func (r *request) complete(l Limits) (backends.ChatRequest, error) {
 	default:
 		req.MaxTokens = DefaultMaxTokens
 	}
+	messages := r.messages
+	if r.method == access.MethodGenerate {
+		if l.Plain {
+			req.Prompt = r.prompt
+			return req, nil
+		}
+		messages = append(messages, backends.Message{Role: "user", Content: r.prompt})
+	}
 	if l.SystemPrompt != "" {
 		req.Messages = append(req.Messages, backends.Message{Role: "system", Content: l.SystemPrompt})
 	}
-	for i, m := range r.messages {
+	for i, m := range messages {
 		if m.Role == "developer" {
 			m.Role = "system" // its newer name; templates know the old one
 		}
 		if m.Role == "system" && l.SystemPrompt != "" {
-			return req, invalid(fmt.Sprintf("messages[%d].role", i), "the release brings its own system prompt, and allows no other")
+			return req, invalid(r.systemName(i), "the release brings its own system prompt, and allows no other")
 		}
 		req.Messages = append(req.Messages, m)
 	}
 	return req, nil
+}
+
+// systemName is how the API calls the system prompt that is the i-th message.
+func (r *request) systemName(i int) string {
+	if r.names.system != "" {
+		return r.names.system
+	}
+	return fmt.Sprintf("%s[%d].role", r.names.messages, i)
+}
+
+// allowed holds the tools of a request to those that the release names.
+func (r *request) allowed(l Limits) error {
+	for i, t := range r.tools {
+		if !slices.Contains(l.Tools, t.Name) {
+			return invalid(fmt.Sprintf("%s[%d].%s", r.names.tools, i, r.names.toolName), "is not among the tools that this release allows: it allows %s", someOf(l.Tools))
+		}
+	}
+	for i, m := range r.messages {
+		if (m.Role == "tool" || len(m.ToolCalls) > 0) && len(l.Tools) == 0 {
+			return invalid(fmt.Sprintf("%s[%d]", r.names.messages, i), "is of a tool, and this release allows no tools")
+		}
+	}
+	return nil
+}
+
+func someOf(names []string) string {
+	if len(names) == 0 {
+		return "no tools"
+	}
+	return strings.Join(names, ", ")
 }
 
 // limited returns the value asked for if the release allows it, or else the release's default.

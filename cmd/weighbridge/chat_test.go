@@ -33,6 +33,10 @@ func (echo) Acquire(_ context.Context, channel string) (gateway.Serving, error) 
 
 func (echo) Done() {}
 
+func (echo) Embed(context.Context, backends.EmbedRequest) (backends.Embeddings, error) {
+	return backends.Embeddings{}, backends.ErrUnsupported
+}
+
 func (echo) Info() gateway.ServingInfo {
 	return gateway.ServingInfo{Channel: "chat", Release: "sha256:11", Weights: "sha256:22", Level: "sealed"}
 }

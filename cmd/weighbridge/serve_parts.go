@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/weighbridge/weighbridge/backends/llamacpp"
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway"
 	"github.com/weighbridge/weighbridge/gateway/audit"
@@ -217,7 +218,10 @@ type serving struct{ *catalog.Serving }
 // Info implements [gateway.Serving].
 func (s serving) Info() gateway.ServingInfo {
 	b := s.Release().Behaviour
-	limits := gateway.Limits{SystemPrompt: b.SystemPrompt, MaxTokens: b.Output.MaxTokens}
+	limits := gateway.Limits{
+		SystemPrompt: b.SystemPrompt, MaxTokens: b.Output.MaxTokens, Tools: b.Tools,
+		Plain: s.Release().Runtime.Kind == llamacpp.Kind && b.SystemPrompt == "" && b.ChatTemplate == "",
+	}
 	if t := b.Sampling.Temperature; t != nil {
 		limits.Temperature = gateway.Range{Default: &t.Default, Max: &t.Max}
 	}

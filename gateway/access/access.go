@@ -16,12 +16,14 @@ import (
 
 // What a caller may do on a channel.
 const (
-	MethodChat   = "chat"   // ask it
-	MethodModels = "models" // see it listed, with its release
+	MethodChat     = "chat"     // have a conversation with it
+	MethodGenerate = "generate" // have it go on with a text
+	MethodEmbed    = "embed"    // get embeddings from it
+	MethodModels   = "models"   // see it listed, with its release
 )
 
 // methods are all that a rule may allow.
-var methods = []string{MethodChat, MethodModels}
+var methods = []string{MethodChat, MethodGenerate, MethodEmbed, MethodModels}
 
 // ErrDenied means no rule allows it. The caller is told no more than that; the text is for the operator.
 var ErrDenied = errors.New("denied")

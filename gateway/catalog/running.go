@@ -262,6 +262,11 @@ func (s *Serving) Weights() string { return s.running.memory.weights.Root() }
 // Level returns how the weights and adapters are guarded, the weakest of them.
 func (s *Serving) Level() seal.Level { return s.running.memory.level() }
 
+// Embed has the runtime make vectors; see [backends.Backend].
+func (s *Serving) Embed(ctx context.Context, req backends.EmbedRequest) (backends.Embeddings, error) {
+	return s.running.backend.Embed(ctx, req)
+}
+
 // Chat asks the runtime; see [backends.Backend].
 func (s *Serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	return s.running.backend.Chat(ctx, req, emit)

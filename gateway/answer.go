@@ -1,0 +1,279 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/receipt"
+)
+
+// APIs, as the log and rules name them.
+const (
+	apiOpenAI = "openai"
+	apiGRPC   = "grpc"
+)
+
+// errorStyle is how an API writes errors.
+type errorStyle interface {
+	// problem is the body of an answer that is an error.
+	problem(outcome) any
+	// broken is the frame in which a stream that has begun says that it failed; nil: it has none.
+	broken(outcome) []byte
+}
+
+// A style is how an API writes an answer: as one body, or in the frames of a stream. It belongs to one request.
+type style interface {
+	errorStyle
+	contentType() string // of a stream
+	whole(meta, collected) any
+	begin(meta) [][]byte
+	piece(meta, backends.Chunk) [][]byte
+	end(meta, backends.Usage) [][]byte
+}
+
+// A vectorStyle is how an API writes embeddings.
+type vectorStyle interface {
+	errorStyle
+	vectors(info ServingInfo, e backends.Embeddings, took time.Duration) any
+}
+
+// meta is what is known of an answer beside its parts.
+type meta struct {
+	id      string // of the request
+	created time.Time
+	info    ServingInfo
+}
+
+// collected is an answer that is sent at once.
+type collected struct {
+	text   strings.Builder
+	calls  []backends.ToolCall
+	reason string
+	used   backends.Usage
+	size   int
+}
+
+// add takes a part.
+func (a *collected) add(c backends.Chunk) error {
+	a.size += len(c.Text)
+	if t := c.ToolCall; t != nil {
+		a.size += len(t.ID) + len(t.Name) + len(t.Arguments)
+		if t.ID != "" || len(a.calls) == 0 {
+			a.calls = append(a.calls, backends.ToolCall{})
+		}
+		last := &a.calls[len(a.calls)-1]
+		last.ID, last.Name, last.Arguments = last.ID+t.ID, last.Name+t.Name, last.Arguments+t.Arguments
+	}
+	if a.size > maxAnswer {
+		return fmt.Errorf("answer is larger than %d bytes", maxAnswer)
+	}
+	a.text.WriteString(c.Text)
+	if c.FinishReason != "" {
+		a.reason = c.FinishReason
+	}
+	if c.Usage != nil {
+		a.used = *c.Usage
+	}
+	return nil
+}
+
+// asked answers requests of one path, which decode reads, in the style that goes with each.
+func (g *Gateway) asked(api errorStyle, operation string, decode func(io.Reader) (*request, style, error)) http.Handler {
+	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
+		var req *request
+		var how style
+		g.received(w, r, c, api, operation, func(body io.Reader) (_ *request, err error) {
+			req, how, err = decode(body)
+			return req, err
+		}, func(w http.ResponseWriter, to answerHTTP) error {
+			if req.stream {
+				a := &streamAnswer{answerHTTP: to, style: how}
+				return a.finish(g.chat(r.Context(), req, a))
+			}
+			a := &wholeAnswer{answerHTTP: to, style: how}
+			return a.finish(g.chat(r.Context(), req, a))
+		})
+	})
+}
+
+// embedded is asked of embeddings.
+func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vectorStyle, error)) http.Handler {
+	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
+		var req *request
+		var how vectorStyle
+		g.received(w, r, c, api, operationEmbed, func(body io.Reader) (_ *request, err error) {
+			req, how, err = decode(body)
+			return req, err
+		}, func(w http.ResponseWriter, to answerHTTP) error {
+			a := &vectorAnswer{answerHTTP: to, style: how}
+			return a.finish(g.embed(r.Context(), req, a))
+		})
+	})
+}
+
+// received reads a request, and has it answered unless it can't be read.
+func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api errorStyle, operation string, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
+	var req *request
+	var err error
+	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
+		req, err = decodeBody(w, r, c.receipt, decode)
+	}
+	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
+	_ = control.SetReadDeadline(time.Time{})
+	if err != nil {
+		g.logOther(r.Context(), c, operation, err)
+		writeError(w, api, err)
+		return
+	}
+	req.call = c
+	written := &receiptWriter{ResponseWriter: w, draft: c.receipt}
+	if c.receipt != nil {
+		w = written
+	}
+	err = errUnended
+	defer func() { c.receipt.End(err) }()
+	err = answer(w, answerHTTP{w: w, control: control, api: api, receipt: c.receipt.ID(), meta: meta{id: c.id, created: time.Now()}})
+	err = errors.Join(err, written.err)
+}
+
+// decodeBody reads a request to its end, and shows its bytes to its receipt.
+func decodeBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft, decode func(io.Reader) (*request, error)) (*request, error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, invalid("", "Content-Encoding is not supported: send the body as it is")
+	}
+	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
+	if draft != nil {
+		body = io.TeeReader(body, draft.Request())
+	}
+	return decode(body)
+}
+
+// answerHTTP is what all shapes of an HTTP answer share.
+type answerHTTP struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	api     errorStyle
+	receipt string // its id, "" if there is none
+	meta    meta
+}
+
+func (a *answerHTTP) begin(info ServingInfo) {
+	a.meta.info = info
+	h := a.w.Header()
+	h.Set(headerRelease, info.Release)
+	h.Set(headerWeights, info.Weights)
+	h.Set(headerLevel, info.Level)
+	if a.receipt != "" {
+		h.Set(headerReceiptID, a.receipt)
+	}
+}
+
+// wholeAnswer collects an answer and sends it at once.
+type wholeAnswer struct {
+	answerHTTP
+	style style
+	got   collected
+}
+
+func (a *wholeAnswer) send(c backends.Chunk) error { return a.got.add(c) }
+
+// finish sends the answer, or the error, which it returns.
+func (a *wholeAnswer) finish(err error) error {
+	if err != nil {
+		writeError(a.w, a.api, err)
+		return err
+	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	writeJSON(a.w, http.StatusOK, a.style.whole(a.meta, a.got))
+	return nil
+}
+
+// vectorAnswer sends embeddings.
+type vectorAnswer struct {
+	answerHTTP
+	style vectorStyle
+	got   backends.Embeddings
+}
+
+func (a *vectorAnswer) take(e backends.Embeddings) { a.got = e }
+
+// finish is that of a wholeAnswer.
+func (a *vectorAnswer) finish(err error) error {
+	if err != nil {
+		writeError(a.w, a.api, err)
+		return err
+	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	writeJSON(a.w, http.StatusOK, a.style.vectors(a.meta.info, a.got, time.Since(a.meta.created)))
+	return nil
+}
+
+// streamAnswer sends an answer in frames, as it comes. Nothing is written before the first part, so that an error before
+// it still has a status of its own.
+type streamAnswer struct {
+	answerHTTP
+	style   style
+	started bool
+	used    backends.Usage
+}
+
+func (a *streamAnswer) send(c backends.Chunk) error {
+	if c.Usage != nil {
+		a.used = *c.Usage
+	}
+	if !a.started {
+		a.started = true
+		h := a.w.Header()
+		h.Set("Content-Type", a.style.contentType())
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no") // else nginx keeps events back
+		a.w.WriteHeader(http.StatusOK)
+		if err := a.frames(a.style.begin(a.meta)); err != nil {
+			return err
+		}
+	}
+	return a.frames(a.style.piece(a.meta, c))
+}
+
+// frames writes frames and sees them off, within a time: a caller who reads nothing must not hold a runtime.
+func (a *streamAnswer) frames(frames [][]byte) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	var err error
+	for _, frame := range frames {
+		if err == nil {
+			_, err = a.w.Write(frame)
+		}
+	}
+	if err == nil {
+		err = a.control.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+// finish ends the stream. Only a whole answer ends as its API says; anything else is an error, which it returns.
+func (a *streamAnswer) finish(err error) error {
+	switch {
+	case err != nil && !a.started:
+		writeError(a.w, a.api, err)
+		return err
+	case err != nil:
+		if o := outcomeOf(err); o.http != statusClientGone {
+			_ = a.frames([][]byte{a.style.broken(o)})
+		}
+		return err
+	}
+	return a.frames(a.style.end(a.meta, a.used))
+}

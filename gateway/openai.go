@@ -1,0 +1,155 @@
+package gateway
+
+import "github.com/weighbridge/weighbridge/backends"
+
+// completion is OpenAI's chat.completion, with a message in each choice.
+type completion struct {
+	ID                string   `json:"id"`
+	Object            string   `json:"object"`
+	Created           int64    `json:"created"`
+	Model             string   `json:"model"`
+	SystemFingerprint string   `json:"system_fingerprint"` // the release: what OpenAI's clients may log already
+	Choices           []choice `json:"choices"`
+	Usage             *usage   `json:"usage"`
+}
+
+type choice struct {
+	Index        int    `json:"index"`
+	Message      *turn  `json:"message"`
+	FinishReason string `json:"finish_reason"`
+}
+
+type turn struct {
+	Role      string     `json:"role"`
+	Content   *string    `json:"content"` // null beside calls alone
+	ToolCalls []callBody `json:"tool_calls,omitempty"`
+}
+
+// chunk is OpenAI's chat.completion.chunk, with a delta in each choice.
+type chunk struct {
+	ID                string        `json:"id"`
+	Object            string        `json:"object"`
+	Created           int64         `json:"created"`
+	Model             string        `json:"model"`
+	SystemFingerprint string        `json:"system_fingerprint"`
+	Choices           []chunkChoice `json:"choices"`
+	Usage             *usage        `json:"usage,omitzero"`
+}
+
+type chunkChoice struct {
+	Index        int     `json:"index"`
+	Delta        delta   `json:"delta"`
+	FinishReason *string `json:"finish_reason"`
+}
+
+type delta struct {
+	Role      string     `json:"role,omitzero"`
+	Content   *string    `json:"content,omitzero"`
+	ToolCalls []callBody `json:"tool_calls,omitempty"`
+}
+
+type usage struct {
+	PromptTokens     int `json:"prompt_tokens"`
+	CompletionTokens int `json:"completion_tokens"`
+	TotalTokens      int `json:"total_tokens"`
+}
+
+func usageOf(u backends.Usage) *usage {
+	return &usage{u.PromptTokens, u.CompletionTokens, u.PromptTokens + u.CompletionTokens}
+}
+
+// openAIErrors writes errors as OpenAI does.
+type openAIErrors struct{}
+
+func (openAIErrors) problem(o outcome) any { return errorOf(o) }
+
+func (openAIErrors) broken(o outcome) []byte { return event(errorOf(o)) }
+
+func (openAIErrors) contentType() string { return "text/event-stream; charset=utf-8" }
+
+// event is a server-sent event.
+func event(data any) []byte { return append(append([]byte("data: "), encode(data)...), "\n\n"...) }
+
+// doneEvent is the last of a whole answer.
+var doneEvent = []byte("data: [DONE]\n\n")
+
+// openAIChat writes answers as OpenAI's chat completions.
+type openAIChat struct {
+	openAIErrors
+	usage bool // whether the caller wants the usage of a stream
+	calls int  // that have begun
+}
+
+func chatID(m meta) string { return "chatcmpl-" + m.id }
+
+func (*openAIChat) whole(m meta, a collected) any {
+	text := a.text.String()
+	said := &turn{Role: "assistant", Content: &text}
+	for _, c := range a.calls {
+		said.ToolCalls = append(said.ToolCalls, callOfModel(c))
+	}
+	if text == "" && len(a.calls) > 0 {
+		said.Content = nil
+	}
+	return completion{
+		ID: chatID(m), Object: "chat.completion", Created: m.created.Unix(), Model: m.info.Channel, SystemFingerprint: m.info.Release,
+		Choices: []choice{{Message: said, FinishReason: a.reason}}, Usage: usageOf(a.used),
+	}
+}
+
+func callOfModel(c backends.ToolCall) callBody {
+	out := callBody{ID: c.ID}
+	if c.ID != "" {
+		out.Type = functionType
+	}
+	out.Function.Name, out.Function.Arguments = c.Name, c.Arguments
+	return out
+}
+
+func (*openAIChat) chunk(m meta, choices []chunkChoice) chunk {
+	return chunk{
+		ID: chatID(m), Object: "chat.completion.chunk", Created: m.created.Unix(), Model: m.info.Channel, SystemFingerprint: m.info.Release, Choices: choices,
+	}
+}
+
+// choice is the next piece of the answer, or its end.
+func (s *openAIChat) choice(m meta, d delta, reason string) []byte {
+	c := chunkChoice{Delta: d}
+	if reason != "" {
+		c.FinishReason = &reason
+	}
+	return event(s.chunk(m, []chunkChoice{c}))
+}
+
+func (s *openAIChat) begin(m meta) [][]byte {
+	empty := ""
+	return [][]byte{s.choice(m, delta{Role: "assistant", Content: &empty}, "")}
+}
+
+func (s *openAIChat) piece(m meta, c backends.Chunk) (frames [][]byte) {
+	if c.Text != "" {
+		frames = append(frames, s.choice(m, delta{Content: &c.Text}, ""))
+	}
+	if c.ToolCall != nil {
+		call := callOfModel(*c.ToolCall)
+		if call.ID != "" || s.calls == 0 {
+			s.calls++
+		}
+		index := s.calls - 1
+		call.Index = &index
+		frames = append(frames, s.choice(m, delta{ToolCalls: []callBody{call}}, ""))
+	}
+	if c.FinishReason != "" {
+		frames = append(frames, s.choice(m, delta{}, c.FinishReason))
+	}
+	return frames
+}
+
+func (s *openAIChat) end(m meta, used backends.Usage) (frames [][]byte) {
+	if s.usage {
+		last := s.chunk(m, []chunkChoice{})
+		last.Usage = usageOf(used)
+		frames = append(frames, event(last))
+	}
+	return append(frames, doneEvent)
+}
