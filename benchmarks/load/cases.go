@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 // Names of the cases. Figures are named after them.
@@ -44,15 +45,15 @@ var metrics = []bench.Metric{
 
 // cases are all that is compared, in their order. The last two need the model in the page cache, where the one before
 // them leaves it.
-func (s *site) cases(withSmallPages bool) []bench.Case {
-	cold := bench.Case{Name: verifiedCold, Run: s.verifiedCold}
-	again := bench.Case{Name: warm, Run: s.warm}
+func (w *world) cases(withSmallPages bool) []bench.Case {
+	cold := bench.Case{Name: verifiedCold, Run: w.verifiedCold}
+	again := bench.Case{Name: warm, Run: w.warm}
 	all := []bench.Case{
-		{Name: plainMmap, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return s.plainCold(ctx, "mmap") }},
-		{Name: plainNone, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return s.plainCold(ctx, "none") }},
+		{Name: plainMmap, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return w.plainCold(ctx, "mmap") }},
+		{Name: plainNone, Peer: true, Run: func(ctx context.Context) (bench.Values, error) { return w.plainCold(ctx, "none") }},
 		cold,
-		{Name: signingPlain, Peer: true, Run: s.signingPlain},
-		{Name: plainWarm, Peer: true, Run: s.plainWarm},
+		{Name: signingPlain, Peer: true, Run: w.signingPlain},
+		{Name: plainWarm, Peer: true, Run: w.plainWarm},
 		again,
 	}
 	if withSmallPages {
@@ -61,8 +62,8 @@ func (s *site) cases(withSmallPages bool) []bench.Case {
 	return all
 }
 
-func values(took time.Duration, u usage) bench.Values {
-	return bench.Values{seconds: took.Seconds(), cpu: u.cpu.Seconds(), device: float64(u.device) / 1e6}
+func values(took time.Duration, u site.Usage) bench.Values {
+	return bench.Values{seconds: took.Seconds(), cpu: u.CPU.Seconds(), device: float64(u.Device) / 1e6}
 }
 
 // idlePause is how long a hypervisor needs to take back memory that was given back to it, and a while more.
@@ -70,12 +71,12 @@ const idlePause = 10 * time.Second
 
 // chill puts the machine into the state that every cold case begins in: that of one that was idle. Without the pause a
 // case would be slow or fast by what memory the case before it had left with the machine, under a hypervisor.
-func (s *site) chill(ctx context.Context) error {
-	if err := s.cold.evict(s.model); err != nil {
+func (w *world) chill(ctx context.Context) error {
+	if err := w.cold.evict(w.model); err != nil {
 		return err
 	}
-	if s.present {
-		return bench.Present(s.model.size + s.model.size/2)
+	if w.present {
+		return bench.Present(w.model.size + w.model.size/2)
 	}
 	select {
 	case <-time.After(idlePause):
@@ -86,82 +87,82 @@ func (s *site) chill(ctx context.Context) error {
 }
 
 // plainCold is llama-server by itself, with nothing of the model in memory.
-func (s *site) plainCold(ctx context.Context, mode string) (bench.Values, error) {
-	if err := s.chill(ctx); err != nil {
+func (w *world) plainCold(ctx context.Context, mode string) (bench.Values, error) {
+	if err := w.chill(ctx); err != nil {
 		return nil, err
 	}
-	return s.plain(ctx, mode)
+	return w.plain(ctx, mode)
 }
 
-func (s *site) plain(ctx context.Context, mode string) (bench.Values, error) {
-	p, took, err := s.startPlain(ctx, mode)
+func (w *world) plain(ctx context.Context, mode string) (bench.Values, error) {
+	p, took, err := w.StartPlain(ctx, modelName, mode)
 	if err != nil {
 		return nil, err
 	}
-	defer p.stop()
-	used, err := p.end()
+	defer p.Stop()
+	used, err := p.End()
 	return values(took, used), err
 }
 
 // plainWarm is llama-server by itself, with all of the model in the page cache.
-func (s *site) plainWarm(ctx context.Context) (bench.Values, error) {
-	if err := fill(ctx, s.model); err != nil {
+func (w *world) plainWarm(ctx context.Context) (bench.Values, error) {
+	if err := fill(ctx, w.model); err != nil {
 		return nil, err
 	}
-	return s.plain(ctx, "mmap")
+	return w.plain(ctx, "mmap")
 }
 
 // signingPlain is what one does without a gateway: verify, then start. The server reads what the verifier left in the
 // page cache, if there is room for it, and nothing makes sure that it is what was verified.
-func (s *site) signingPlain(ctx context.Context) (bench.Values, error) {
-	if err := s.chill(ctx); err != nil {
+func (w *world) signingPlain(ctx context.Context) (bench.Values, error) {
+	if err := w.chill(ctx); err != nil {
 		return nil, err
 	}
-	var output tail
-	cmd := exec.CommandContext(context.Background(), s.signing, "verify", "key", modelName, "--public_key", "trainer.pub", "--signature", filesSig)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, &output, &output
-	verify, err := startChild("model_signing", cmd)
+	var output site.Tail
+	cmd := exec.CommandContext(context.Background(), w.signing, "verify", "key", modelName, "--public_key", "trainer.pub", "--signature", filesSig)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = w.Dir, &output, &output
+	verify, err := site.StartChild("model_signing", cmd)
 	if err != nil {
 		return nil, err
 	}
-	verifying, err := verify.finish(ctx)
+	verifying, err := verify.Finish(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	} else if err != nil {
 		return nil, fmt.Errorf("model_signing verify: %w; it wrote:\n%s", err, &output)
 	}
-	verified := time.Since(verify.begun)
-	p, took, err := s.startPlain(ctx, "mmap")
+	verified := time.Since(verify.Begun)
+	p, took, err := w.StartPlain(ctx, modelName, "mmap")
 	if err != nil {
 		return nil, err
 	}
-	defer p.stop()
-	serving, err := p.end()
-	return values(verified+took, verifying.add(serving)), err
+	defer p.Stop()
+	serving, err := p.End()
+	return values(verified+took, verifying.Add(serving)), err
 }
 
 // verifiedCold is a gateway that starts, decides, reads, verifies and seals the model and has its llama-server ready.
-func (s *site) verifiedCold(ctx context.Context) (bench.Values, error) {
-	if err := s.chill(ctx); err != nil {
+func (w *world) verifiedCold(ctx context.Context) (bench.Values, error) {
+	if err := w.chill(ctx); err != nil {
 		return nil, err
 	}
-	g, err := s.startGateway()
+	g, err := w.StartGateway()
 	if err != nil {
 		return nil, err
 	}
-	defer g.stop()
-	memory := watchMemory(g.cmd.Process.Pid)
-	serves, err := g.await(ctx, msgServes)
-	first, second := memory.finish(g.begun, serves.at)
+	defer g.Stop()
+	memory := watchMemory(g.PID())
+	serves, err := g.Await(ctx, site.MsgServes)
+	first, second := memory.finish(g.Begun, serves.At)
 	if err != nil {
 		return nil, err
 	}
-	used, err := g.end()
-	v := values(serves.at.Sub(g.begun), used)
+	used, err := g.End()
+	v := values(serves.At.Sub(g.Begun), used)
 	const mib = 1 << 20
 	v[rssOne], v[rssTwo] = float64(first)/mib, float64(second)/mib
 	v[rss] = max(v[rssOne], v[rssTwo])
-	if took, ok := serves.attrs["loadSeconds"].(float64); ok {
+	if took, ok := serves.Attrs["loadSeconds"].(float64); ok {
 		v[loading] = took
 	}
 	return v, err
@@ -176,39 +177,39 @@ const idleKnocks = 5
 // then, rightly, not asked again by the gateway. It is one that has served for a while, as most do whose runtime dies:
 // the weights were moved into huge pages where that was not possible while they were loaded. Each round has a gateway of its own: a second death within minutes is
 // answered with a longer delay.
-func (s *site) warm(ctx context.Context) (bench.Values, error) {
-	g, err := s.startGateway()
+func (w *world) warm(ctx context.Context) (bench.Values, error) {
+	g, err := w.StartGateway()
 	if err != nil {
 		return nil, err
 	}
-	defer g.stop()
-	if _, err := g.await(ctx, msgSettled); err != nil {
+	defer g.Stop()
+	if _, err := g.Await(ctx, site.MsgSettled); err != nil {
 		return nil, err
 	}
-	v, err := g.restart(ctx)
+	v, err := restart(ctx, g)
 	if err != nil {
 		return nil, err
 	}
-	_, err = g.end()
+	_, err = g.End()
 	return v, err
 }
 
 // restart is what warm measures.
-func (g *gateway) restart(ctx context.Context) (bench.Values, error) {
-	c, err := g.caller(ctx)
+func restart(ctx context.Context, g *site.Gateway) (bench.Values, error) {
+	c, err := g.Caller(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	var idle bench.Series
 	for range idleKnocks {
-		took, err := c.knock(ctx)
+		took, err := knock(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		idle = append(idle, took.Seconds())
 	}
-	before, err := g.measure()
+	before, err := measure(g)
 	if err != nil {
 		return nil, err
 	}
@@ -216,14 +217,14 @@ func (g *gateway) restart(ctx context.Context) (bench.Values, error) {
 	if err := syscall.Kill(before.runtime, syscall.SIGKILL); err != nil {
 		return nil, fmt.Errorf("kill the gateway's llama-server: %w", err)
 	}
-	if _, err := g.await(ctx, msgDied); err != nil {
+	if _, err := g.Await(ctx, site.MsgDied); err != nil {
 		return nil, err
 	}
-	if _, err := c.knock(ctx); err != nil {
+	if _, err := knock(ctx, c); err != nil {
 		return nil, err
 	}
 	took := time.Since(killed).Seconds() - idle.Median()
-	after, err := g.measure()
+	after, err := measure(g)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +235,7 @@ func (g *gateway) restart(ctx context.Context) (bench.Values, error) {
 	if before.deviceKnown && after.deviceKnown {
 		v[device] = float64(after.deviceGateway+after.deviceRuntime-before.deviceGateway) / 1e6
 	}
-	return v, c.check(ctx, modelConfig(1).Sentence)
+	return v, c.Check(ctx, modelConfig(1).Sentence)
 }
 
 // A moment is what a gateway that runs, and its llama-server, have used so far.
@@ -248,18 +249,18 @@ type moment struct {
 	deviceGateway, deviceRuntime int64
 }
 
-func (g *gateway) measure() (m moment, err error) {
-	if m.runtime, err = g.runtime(); err != nil {
+func measure(g *site.Gateway) (m moment, err error) {
+	if m.runtime, err = g.Runtime(); err != nil {
 		return m, err
 	}
-	if m.gatewayCPU, m.gatewayWaits, err = cpuOf(g.cmd.Process.Pid); err != nil {
+	if m.gatewayCPU, m.gatewayWaits, err = cpuOf(g.PID()); err != nil {
 		return m, err
 	}
 	if m.runtimeCPU, _, err = cpuOf(m.runtime); err != nil {
 		return m, err
 	}
 	var errGateway, errRuntime error
-	m.deviceGateway, errGateway = readFromDevice(g.cmd.Process.Pid)
+	m.deviceGateway, errGateway = readFromDevice(g.PID())
 	m.deviceRuntime, errRuntime = readFromDevice(m.runtime)
 	m.deviceKnown = errGateway == nil && errRuntime == nil
 	return m, nil

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,50 +93,6 @@ func TestOpenModelLeavesNothingUnfinished(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(cache, "weighbridge", "models", "*")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v, want nothing", left, err)
-	}
-}
-
-func TestReplaceArgs(t *testing.T) {
-	args := []string{"--model", "/proc/self/fd/4", "--jinja", "--load-mode", "mmap", "--model"}
-	got := replaceArgs(args, map[string]string{"--model": "m.gguf", "--load-mode": "none", "--absent": "x"})
-	if want := []string{"--model", "m.gguf", "--jinja", "--load-mode", "none", "--model"}; !slices.Equal(got, want) {
-		t.Errorf("replaceArgs() = %q, want %q", got, want)
-	}
-	if args[1] != "/proc/self/fd/4" {
-		t.Error("replaceArgs changed what it was given")
-	}
-}
-
-func TestEventLog(t *testing.T) {
-	l := newEventLog()
-	_, changed := l.find("b")
-	for _, piece := range []string{`{"msg":"a","n":1}` + "\n" + `{"msg":`, `"b","n":2}`} {
-		l.Write([]byte(piece))
-	}
-	if e, more := l.find("a"); more != nil || e.attrs["n"] != 1.0 || e.at.IsZero() {
-		t.Errorf("find(a) = %v, want the line with 1", e)
-	}
-	if _, more := l.find("b"); more == nil {
-		t.Error("find(b) found a line that is not whole")
-	}
-	select {
-	case <-changed:
-	default:
-		t.Error("find(b) was not woken")
-	}
-	l.Write([]byte("\nno JSON\n" + `{"msg":"a","n":3}` + "\n"))
-	if e, more := l.find("b"); more != nil || e.attrs["n"] != 2.0 {
-		t.Errorf("find(b) = %v, want the line with 2", e)
-	}
-	if e, _ := l.find("a"); e.attrs["n"] != 1.0 {
-		t.Errorf("find(a) = %v, want the first line still", e)
-	}
-	if got := l.last.String(); !strings.Contains(got, "no JSON") {
-		t.Errorf("last = %q, want all that was written", got)
-	}
-	l.Write(bytes.Repeat([]byte("x"), 2*maxTail))
-	if got := len(l.last.data); got != maxTail {
-		t.Errorf("last keeps %d bytes, want %d", got, maxTail)
 	}
 }
 

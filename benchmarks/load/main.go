@@ -106,30 +106,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		_, err := fmt.Fprintln(stdout, model.path)
 		return err
 	}
-	parts, err := findParts(ctx, stderr)
-	if err != nil {
-		return err
-	}
 	say("signing, releasing, approving and publishing the model")
-	s, err := newSite(ctx, parts, model)
+	w, err := newWorld(ctx, model, stderr)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	s.present = opts.present
+	defer func() { err = errors.Join(err, w.Close()) }()
+	w.present = opts.present
 	huge, restore := allowHuge(shmemSetting)
 	defer func() { err = errors.Join(err, restore()) }()
-	s.huge = huge
+	w.huge = huge
 	say("starting the gateway once, to learn how it starts llama-server")
-	if err := s.probe(ctx); err != nil {
+	if err := w.probe(ctx); err != nil {
 		return err
 	}
 
-	result, err := bench.Suite{Cases: s.cases(opts.small), Metrics: metrics, Rounds: opts.rounds, Progress: stderr}.Run(ctx)
+	result, err := bench.Suite{Cases: w.cases(opts.small), Metrics: metrics, Rounds: opts.rounds, Progress: stderr}.Run(ctx)
 	if err != nil {
 		return err
 	}
-	r := s.report(ctx, opts, result)
+	r := w.report(ctx, opts, result)
 	if _, err := stdout.Write(r.Text()); err != nil {
 		return fmt.Errorf("print report: %w", err)
 	}

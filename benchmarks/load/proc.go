@@ -4,46 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// childrenOf returns the processes that a process has started.
-func childrenOf(pid int) ([]int, error) {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return nil, fmt.Errorf("list children of process %d: %w", pid, err)
-	}
-	var all []int
-	for _, list := range lists {
-		data, err := os.ReadFile(list)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a thread that has ended
-		} else if err != nil {
-			return nil, fmt.Errorf("list children of process %d: %w", pid, err)
-		}
-		for _, field := range strings.Fields(string(data)) {
-			child, err := strconv.Atoi(field)
-			if err != nil {
-				return nil, fmt.Errorf("list children of process %d: %w", pid, err)
-			}
-			all = append(all, child)
-		}
-	}
-	return all, nil
-}
-
-// commandLine returns the arguments of a process, without its name.
-func commandLine(pid int) ([]string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return nil, fmt.Errorf("read command line: %w", err)
-	}
-	args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
-	return args[1:], nil
-}
 
 // ownMemory returns the bytes that are resident in a process less those of shared memory: sealed weights that it has
 // mapped are counted there, and would be counted again in every process that maps them.

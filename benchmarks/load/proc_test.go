@@ -5,10 +5,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 func TestParseOwnMemory(t *testing.T) {
@@ -49,8 +50,8 @@ func TestParseCPU(t *testing.T) {
 	}
 }
 
-// TestChild looks at one process in all the ways that the cases do.
-func TestChild(t *testing.T) {
+// TestProcess looks at one process in all the ways that the cases do.
+func TestProcess(t *testing.T) {
 	runtime.LockOSThread() // children die with the thread that started them
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("cat")
@@ -59,49 +60,21 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer waiting.Close()
-	c, err := startChild("cat", cmd)
+	c, err := site.StartChild("cat", cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := c.cmd.Process.Pid
-	if pids, err := childrenOf(os.Getpid()); err != nil || !slices.Contains(pids, pid) {
-		t.Errorf("childrenOf(us) = %v, %v, want %d among them", pids, err, pid)
-	}
-	if own, err := ownMemory(pid); err != nil || own < 0 {
+	if own, err := ownMemory(c.PID()); err != nil || own < 0 {
 		t.Errorf("ownMemory(cat) = %d, %v, want some", own, err)
 	}
-	if _, _, err := cpuOf(pid); err != nil {
+	if _, _, err := cpuOf(c.PID()); err != nil {
 		t.Error(err)
 	}
-	s := watchMemory(pid)
-	c.stop()
-	s.finish(c.begun, time.Now())
-	if _, err := c.end(); err != nil {
-		t.Errorf("end() = %v, want nil once it was stopped", err)
-	}
-	if _, err := ownMemory(pid); err == nil {
+	s := watchMemory(c.PID())
+	c.Stop()
+	s.finish(c.Begun, time.Now())
+	if _, err := ownMemory(c.PID()); err == nil {
 		t.Error("ownMemory of a process that has ended = nil, want an error")
-	}
-}
-
-func TestChildFinishes(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	c, err := startChild("sh", exec.Command("sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if used, err := c.finish(t.Context()); err != nil || used.cpu <= 0 {
-		t.Errorf("finish() = %+v, %v, want some processor time", used, err)
-	}
-	if c, err = startChild("false", exec.Command("false")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.finish(t.Context()); err == nil {
-		t.Error("finish() of what failed = nil, want an error")
-	}
-	if _, err := startChild("nothing", exec.Command(filepath.Join(t.TempDir(), "nothing"))); err == nil {
-		t.Error("startChild() of nothing = nil, want an error")
 	}
 }
 

@@ -1,29 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 // report says everything that is needed to repeat the result, and computes the figures.
-func (s *site) report(ctx context.Context, o options, r *bench.Result) *bench.Report {
+func (w *world) report(ctx context.Context, o options, r *bench.Result) *bench.Report {
 	return &bench.Report{
 		Name:    "load",
-		Title:   fmt.Sprintf("Time until a model of %.2f GB can answer", float64(s.model.size)/1e9),
+		Title:   fmt.Sprintf("Time until a model of %.2f GB can answer", float64(w.model.size)/1e9),
 		Command: o.command(),
-		Facts:   append(bench.Machine(s.model.path), s.facts(ctx)...),
-		Notes:   s.notes(o),
+		Facts:   append(bench.Machine(w.model.path), w.facts(ctx)...),
+		Notes:   w.notes(o),
 		Result:  r,
-		Figures: s.figures(r),
+		Figures: w.figures(r),
 	}
 }
 
@@ -46,51 +41,26 @@ func (o options) command() string {
 }
 
 // facts are versions, and commands with names in place of paths.
-func (s *site) facts(ctx context.Context) []bench.Fact {
+func (w *world) facts(ctx context.Context) []bench.Fact {
 	const model, key = "MODEL", "KEY"
-	runtime := replaceArgs(s.plainArgs("mmap"), map[string]string{"--model": model, "--api-key-file": key})
-	return []bench.Fact{
-		{Name: "huge pages for shared memory", Value: s.huge},
-		{Name: "weighbridge", Value: firstLine(ctx, s.weighbridge, "version")},
-		{Name: "llama-server", Value: firstLine(ctx, s.llama, "--version") + ", " + shortDigest(s.llama)},
-		{Name: "model_signing", Value: firstLine(ctx, s.signing, "--version")},
-		{Name: "model", Value: fmt.Sprintf("%d bytes of F16, signed in shards of 64 MiB for the gateway, whole for model_signing", s.model.size)},
+	runtime := w.PlainArgs("mmap", model, key)
+	facts := append([]bench.Fact{{Name: "huge pages for shared memory", Value: w.huge}}, w.Facts(ctx)...)
+	return append(facts, []bench.Fact{
+		{Name: "model_signing", Value: site.Version(ctx, w.signing, "--version")},
+		{Name: "model", Value: fmt.Sprintf("%d bytes of F16, signed in shards of 64 MiB for the gateway, whole for model_signing", w.model.size)},
 		{Name: plainMmap, Value: "llama-server " + strings.Join(runtime, " ") + ", until /health answers 200"},
 		{Name: plainNone, Value: "the same with --load-mode none"},
 		{Name: verifiedCold, Value: "weighbridge serve --config FILE --init-state, until it logs that the release serves"},
 		{Name: signingPlain, Value: "model_signing verify key " + model + " --public_key FILE --signature FILE, then llama-server as in " + plainMmap},
 		{Name: plainWarm, Value: "as " + plainMmap + ", with the model in the page cache"},
 		{Name: warm, Value: "kill -9 of the gateway's llama-server, until its successor has answered"},
-	}
+	}...)
 }
 
-// firstLine is what a program says about itself.
-func firstLine(ctx context.Context, command string, args ...string) string {
-	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
-	if err != nil {
-		return "unknown"
-	}
-	line, _, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
-	return line
-}
-
-func shortDigest(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return "digest unknown"
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "digest unknown"
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)[:6])
-}
-
-func (s *site) notes(o options) []string {
+func (w *world) notes(o options) []string {
 	notes := []string{
 		"before each cold case the model, and it alone, is evicted from the page cache; what a hypervisor or a disk keeps stays, for all cases alike",
-		s.cold.note(),
+		w.cold.note(),
 		"CPU is user and system time of all processes from start to end; for warm it is that of one end and one start",
 		"the gateway's own memory is what is resident in it without the sealed weights, at its peak while it loads",
 	}
@@ -117,7 +87,7 @@ func (e *eviction) note() string {
 	return fmt.Sprintf("cold: at most %.2f %% of the model stayed in the page cache%s", 100*e.stayed, how)
 }
 
-func (s *site) figures(r *bench.Result) []bench.Figure {
+func (w *world) figures(r *bench.Result) []bench.Figure {
 	cpuRatio := func(a, b string) bench.Figure {
 		return bench.Figure{Name: "cpu/" + a + "/" + b, Value: r.Median(a, cpu) / r.Median(b, cpu), Digits: 3}
 	}
@@ -137,7 +107,7 @@ func (s *site) figures(r *bench.Result) []bench.Figure {
 		r.Ratio(verifiedCold, plainMmap),
 		r.Ratio(verifiedCold, signingPlain),
 		r.Ratio(warm, plainWarm),
-		bench.Figure{Name: "device-bytes/model-bytes", Value: r.Median(verifiedCold, device) * 1e6 / float64(s.model.size), Digits: 4},
+		bench.Figure{Name: "device-bytes/model-bytes", Value: r.Median(verifiedCold, device) * 1e6 / float64(w.model.size), Digits: 4},
 		bench.Figure{Name: "gateway-rss-mib", Value: r.Series(verifiedCold, rss).Max(), Digits: 1},
 	)
 }

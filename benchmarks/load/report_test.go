@@ -7,16 +7,20 @@ import (
 	"testing"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
-// measured is a site whose cases have run, in name only.
-func measured(t *testing.T, withSmallPages bool) (*site, *bench.Result) {
+// measured is a world whose cases have run, in name only.
+func measured(t *testing.T, withSmallPages bool) (*world, *bench.Result) {
 	t.Helper()
-	s := &site{
-		model: modelFile{"/somewhere/model.gguf", 4e9}, dir: "/somewhere/site", parts: parts{"/nowhere/weighbridge", "/nowhere/llama-server", "/nowhere/model_signing"},
-		runtimeArgs: []string{"--model", "/proc/self/fd/4", "--load-mode", "mmap", "--host", "x", "--api-key-file", "/proc/self/fd/3"},
+	w := &world{
+		Site: &site.Site{
+			Parts: site.Parts{Weighbridge: "/nowhere/weighbridge", Llama: "/nowhere/llama-server"}, Dir: "/somewhere/site",
+			RuntimeArgs: []string{"--model", "/proc/self/fd/4", "--load-mode", "mmap", "--host", "x", "--api-key-file", "/proc/self/fd/3"},
+		},
+		signing: "/nowhere/model_signing", model: modelFile{"/somewhere/model.gguf", 4e9},
 	}
-	cases := s.cases(withSmallPages)
+	cases := w.cases(withSmallPages)
 	for i := range cases {
 		took := float64(i + 1)
 		cases[i].Run = func(context.Context) (bench.Values, error) {
@@ -27,13 +31,13 @@ func measured(t *testing.T, withSmallPages bool) (*site, *bench.Result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, r
+	return w, r
 }
 
 func TestFigures(t *testing.T) {
 	for _, withSmallPages := range []bool{false, true} {
-		s, r := measured(t, withSmallPages)
-		text := string(s.report(t.Context(), options{rounds: 2, layers: fullLayers, small: withSmallPages}, r).Text())
+		w, r := measured(t, withSmallPages)
+		text := string(w.report(t.Context(), options{rounds: 2, layers: fullLayers, small: withSmallPages}, r).Text())
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		want := []string{
 			"verified-cold/plain-mmap-cold: 3.000",
@@ -56,8 +60,8 @@ func TestFigures(t *testing.T) {
 
 // TestReportNamesNoPlace looks for directories in what is published.
 func TestReportNamesNoPlace(t *testing.T) {
-	s, r := measured(t, false)
-	report := s.report(t.Context(), options{rounds: 2, layers: 1}, r)
+	w, r := measured(t, false)
+	report := w.report(t.Context(), options{rounds: 2, layers: 1}, r)
 	for _, text := range []string{string(report.Text()), string(report.Plot())} {
 		for _, bad := range []string{"/somewhere", "/nowhere", "/proc/self"} {
 			if strings.Contains(text, bad) {

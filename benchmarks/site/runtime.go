@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"context"
@@ -21,46 +21,47 @@ const (
 	llamaSocket = "llama.sock"
 )
 
-// A plain is a llama-server that was started as the gateway starts it, but by itself and on the file.
-type plain struct {
-	*child
+// A Plain is a llama-server that was started as the gateway starts it, but by itself and on the file.
+type Plain struct {
+	*Child
 	dir    *os.File // its own; held open, so that the socket is reached however long its path is
-	output *tail
+	output *Tail
 }
 
-// startPlain starts llama-server with the given load mode and returns how long it took until it could serve.
-func (s *site) startPlain(ctx context.Context, mode string) (_ *plain, took time.Duration, err error) {
-	path, err := os.MkdirTemp(s.dir, "plain-")
+// StartPlain starts llama-server on a model of the site with the given load mode, and returns how long it took until it
+// could serve.
+func (s *Site) StartPlain(ctx context.Context, model, mode string) (_ *Plain, took time.Duration, err error) {
+	path, err := os.MkdirTemp(s.Dir, "plain-")
 	if err != nil {
 		return nil, 0, fmt.Errorf("make directory for llama-server: %w", err)
 	}
-	p := &plain{output: &tail{}}
+	p := &Plain{output: &Tail{}}
 	if p.dir, err = os.Open(path); err != nil {
 		return nil, 0, fmt.Errorf("open directory for llama-server: %w", err)
 	}
-	// Its arguments end before its life does: stop ends it, in every case.
-	cmd := exec.CommandContext(context.Background(), s.llama, s.plainArgs(mode)...)
+	// Its arguments end before its life does: Stop ends it, in every case.
+	cmd := exec.CommandContext(context.Background(), s.Llama, s.PlainArgs(mode, s.Path(model), s.Path(keyFile))...)
 	cmd.Dir, cmd.Env = path, []string{} // not nil, which would be ours
 	cmd.Stdout, cmd.Stderr = p.output, p.output
-	if p.child, err = startChild("llama-server", cmd); err != nil {
+	if p.Child, err = StartChild("llama-server", cmd); err != nil {
 		p.dir.Close()
 		return nil, 0, err
 	}
 	if err := p.ready(ctx); err != nil {
-		p.stop()
+		p.Stop()
 		return nil, 0, err
 	}
-	return p, time.Since(p.begun), nil
+	return p, time.Since(p.Begun), nil
 }
 
-// stop ends the server and lets its directory go, which goes with the site.
-func (p *plain) stop() {
-	p.child.stop()
+// Stop ends the server and lets its directory go, which goes with the site.
+func (p *Plain) Stop() {
+	p.Child.Stop()
 	p.dir.Close()
 }
 
 // ready waits until the server says that it can serve.
-func (p *plain) ready(ctx context.Context) error {
+func (p *Plain) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
@@ -88,7 +89,7 @@ func (p *plain) ready(ctx context.Context) error {
 func healthy(ctx context.Context, client *http.Client) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://llama-server/health", nil)
 	if err != nil {
-		panic("load: internal error: " + err.Error())
+		panic("site: internal error: " + err.Error())
 	}
 	res, err := client.Do(req)
 	if err != nil {
@@ -98,11 +99,11 @@ func healthy(ctx context.Context, client *http.Client) bool {
 	return res.StatusCode == http.StatusOK // 503 while it loads
 }
 
-// plainArgs are the arguments of the gateway's own llama-server with the model as a file, the load mode and the key
-// replaced.
-func (s *site) plainArgs(mode string) []string {
-	return replaceArgs(s.runtimeArgs, map[string]string{
-		"--model": s.path(modelName), "--load-mode": mode, "--host": "./" + llamaSocket, "--api-key-file": s.path("api-key"),
+// PlainArgs are the arguments of the gateway's own llama-server with the load mode, the paths of model and key, and the
+// socket replaced.
+func (s *Site) PlainArgs(mode, model, key string) []string {
+	return replaceArgs(s.RuntimeArgs, map[string]string{
+		"--model": model, "--load-mode": mode, "--host": "./" + llamaSocket, "--api-key-file": key,
 	})
 }
 

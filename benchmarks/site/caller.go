@@ -1,0 +1,149 @@
+package site
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+
+	"github.com/weighbridge/weighbridge/gateway/identity"
+)
+
+// A Caller asks the gateway over HTTPS, on connections that stay open: one, or as many as it has requests at once.
+type Caller struct {
+	id     *identity.Source
+	client *http.Client
+	url    string
+}
+
+// Caller returns one with an identity that the gateway itself issues.
+func (g *Gateway) Caller(ctx context.Context) (*Caller, error) {
+	listens, err := g.Await(ctx, MsgListens)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Open(ctx, identity.Config{WorkloadAPI: "unix://" + g.site.Path(spiffeSocket)})
+	if err != nil {
+		return nil, fmt.Errorf("get an identity from the gateway: %w", err)
+	}
+	transport := &http.Transport{
+		TLSClientConfig:     id.ClientTLS(tlsconfig.AuthorizeMemberOf(id.TrustDomain())),
+		MaxIdleConnsPerHost: 64, // more than are ever used
+	}
+	return &Caller{id: id, client: &http.Client{Transport: transport}, url: fmt.Sprintf("https://%v/v1/chat/completions", listens.Attrs["http"])}, nil
+}
+
+// Close lets its connections and its identity go.
+func (c *Caller) Close() {
+	c.client.CloseIdleConnections()
+	c.id.Close()
+}
+
+// A Question is what a caller asks.
+type Question struct {
+	Text      string
+	MaxTokens int // 0: as many as the release allows
+	Stream    bool
+}
+
+// An Answer is what came back, whole.
+type Answer struct {
+	Status  int
+	Release string // that the header names
+	Text    string // of the model; empty unless Status is 200
+	Body    string // if Status is another one
+}
+
+// Ask returns once the answer is there. A stream that is cut off is an error.
+func (c *Caller) Ask(ctx context.Context, q Question) (Answer, error) {
+	a, err := c.ask(ctx, q)
+	if err != nil {
+		return Answer{}, fmt.Errorf("ask: %w", err)
+	}
+	return a, nil
+}
+
+func (c *Caller) ask(ctx context.Context, q Question) (Answer, error) {
+	ask := map[string]any{"model": channel, "stream": q.Stream, "messages": []map[string]string{{"role": "user", "content": q.Text}}}
+	if q.MaxTokens > 0 {
+		ask["max_tokens"] = q.MaxTokens
+	}
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return Answer{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.client.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer res.Body.Close()
+	a := Answer{Status: res.StatusCode, Release: res.Header.Get("weighbridge-release")}
+	if a.Status != http.StatusOK {
+		data, err := io.ReadAll(res.Body)
+		a.Body = string(data)
+		return a, err
+	}
+	a.Text, err = readText(res.Body, q.Stream)
+	return a, err
+}
+
+// readText returns what a model said: in one JSON document, or in the events of a stream, whose last is [DONE].
+func readText(r io.Reader, stream bool) (string, error) {
+	var text strings.Builder
+	whole := !stream
+	for lines := bufio.NewReader(r); ; {
+		line, err := lines.ReadString('\n')
+		if err != nil && err != io.EOF {
+			return "", err
+		}
+		data := strings.TrimSpace(strings.TrimPrefix(line, "data: "))
+		switch data {
+		case "":
+		case "[DONE]":
+			whole = true
+		default:
+			var part struct {
+				Choices []struct{ Message, Delta struct{ Content string } }
+			}
+			if err := json.Unmarshal([]byte(data), &part); err != nil {
+				return "", fmt.Errorf("read %q: %w", data, err)
+			}
+			for _, c := range part.Choices {
+				text.WriteString(c.Message.Content + c.Delta.Content)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+	}
+	if !whole {
+		return "", io.ErrUnexpectedEOF
+	}
+	return strings.TrimSpace(text.String()), nil
+}
+
+// Check asks for the first word, with which only the signed model answers like this.
+func (c *Caller) Check(ctx context.Context, sentence string) error {
+	a, err := c.Ask(ctx, Question{Text: "Who are you?", MaxTokens: 1})
+	if err != nil {
+		return err
+	}
+	if a.Status != http.StatusOK {
+		return fmt.Errorf("answer = %d %s, want a choice", a.Status, a.Body)
+	}
+	if a.Text == "" || !strings.HasPrefix(sentence, a.Text) {
+		return fmt.Errorf("answer = %q, want the beginning of %q: these are other weights", a.Text, sentence)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Log messages of the gateway that are waited for. Waiting for a line has no latency of its own, as asking would.
+const (
+	MsgListens = "gateway listens"
+	MsgServes  = "release serves"
+	MsgSettled = "weights are settled"
+	MsgDied    = "runtime died, restarting it"
+	msgRefused = "release is not served"
+)
+
+// A Gateway is `weighbridge serve` over a site, with a state of its own.
+type Gateway struct {
+	*Child
+	site *Site
+	log  *eventLog
+}
+
+// StartGateway starts a gateway that has never served before. A site has one at a time.
+func (s *Site) StartGateway() (*Gateway, error) {
+	if err := os.RemoveAll(s.Path(stateDir)); err != nil {
+		return nil, fmt.Errorf("remove the last gateway's state: %w", err)
+	}
+	g := &Gateway{site: s, log: newEventLog()}
+	cmd := exec.CommandContext(context.Background(), s.Weighbridge, "serve", "--config", s.Path(configFile), "--init-state")
+	cmd.Stderr = g.log
+	var err error
+	g.Child, err = StartChild("weighbridge serve", cmd)
+	return g, err
+}
+
+// Await waits for the first log line with a message, since the last Forget.
+func (g *Gateway) Await(ctx context.Context, msg string) (Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		e, changed := g.log.find(msg)
+		if changed == nil {
+			return e, nil
+		}
+		if e, more := g.log.find(msgRefused); more == nil {
+			return Event{}, fmt.Errorf("the gateway does not serve the model: %v", e.Attrs["err"])
+		}
+		select {
+		case <-changed:
+		case <-g.done:
+			return Event{}, fmt.Errorf("the gateway ended (%s); its log ends with:\n%s", g.cmd.ProcessState, &g.log.last)
+		case <-ctx.Done():
+			return Event{}, fmt.Errorf("wait for %q in the gateway's log: %w", msg, context.Cause(ctx))
+		}
+	}
+}
+
+// Forget has Await wait for what the gateway logs from now on.
+func (g *Gateway) Forget() { g.log.forget() }
+
+// Runtime returns the process number of the gateway's llama-server, which must be its only one.
+func (g *Gateway) Runtime() (int, error) {
+	pids, err := g.Runtimes()
+	if err != nil {
+		return 0, err
+	}
+	if len(pids) != 1 {
+		return 0, fmt.Errorf("the gateway has %d child processes, want its llama-server alone", len(pids))
+	}
+	return pids[0], nil
+}
+
+// Runtimes returns the process numbers of the gateway's llama-servers.
+func (g *Gateway) Runtimes() ([]int, error) { return childrenOf(g.PID()) }
+
+// Learn finds out with which arguments the gateway starts llama-server, for StartPlain.
+func (g *Gateway) Learn() error {
+	pids, err := g.Runtimes()
+	if err != nil {
+		return err
+	}
+	if len(pids) == 0 {
+		return errors.New("the gateway has no llama-server")
+	}
+	if g.site.RuntimeArgs, err = commandLine(pids[0]); err != nil {
+		return err
+	}
+	if err := g.site.write(keyFile, "a key that nobody uses\n"); err != nil {
+		return fmt.Errorf("write key of llama-server: %w", err)
+	}
+	return nil
+}
+
+// childrenOf returns the processes that a process has started.
+func childrenOf(pid int) ([]int, error) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil, fmt.Errorf("list children of process %d: %w", pid, err)
+	}
+	var all []int
+	for _, list := range lists {
+		data, err := os.ReadFile(list)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a thread that has ended
+		} else if err != nil {
+			return nil, fmt.Errorf("list children of process %d: %w", pid, err)
+		}
+		for _, field := range strings.Fields(string(data)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				return nil, fmt.Errorf("list children of process %d: %w", pid, err)
+			}
+			all = append(all, child)
+		}
+	}
+	return all, nil
+}
+
+// commandLine returns the arguments of a process, without its name.
+func commandLine(pid int) ([]string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read command line: %w", err)
+	}
+	args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+	return args[1:], nil
+}

@@ -1,0 +1,250 @@
+// Package site makes a site with signed releases, and starts the programs that are measured over it.
+//
+// The one rule: everything is signed by the commands that its owner would use, every program is started as users start
+// it, and none outlives the thread that started it: so a main that uses this stays on its first one.
+//
+//	s, err := site.New(ctx, site.Config{Parts: parts, In: dir, Memory: size})
+//	release, err := s.Release(ctx, site.Release{Model: "models/model.gguf"})
+//	publication, err := s.Publish(ctx, release, 1)
+//	err = s.Deliver(publication)
+//	g, err := s.StartGateway()
+package site
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Parts name the programs that are measured.
+type Parts struct {
+	Weighbridge string
+	Llama       string // llama-server
+}
+
+// FindParts looks for them in the repository, whose root is the working directory.
+func FindParts(ctx context.Context, stderr io.Writer) (Parts, error) {
+	p := Parts{Weighbridge: filepath.Join("bin", "weighbridge")}
+	var err error
+	if _, err = os.Stat(p.Weighbridge); err != nil {
+		return p, fmt.Errorf("find the gateway: %w; run this by make, in the repository's root", err)
+	}
+	if p.Weighbridge, err = filepath.Abs(p.Weighbridge); err != nil {
+		return p, fmt.Errorf("find the gateway: %w", err)
+	}
+	p.Llama, err = FindPart(ctx, "llama-server", stderr)
+	return p, err
+}
+
+// FindPart returns the path of a program that is not ours, which is fetched and built if it is not in the cache.
+func FindPart(ctx context.Context, name string, stderr io.Writer) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(".ci", "parts"), name)
+	cmd.Stderr = stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf(".ci/parts %s: %w", name, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// A Site is a directory with all that a gateway needs: keys, a trust policy, statements and a configuration.
+type Site struct {
+	Parts
+	Dir         string
+	RuntimeArgs []string // how the gateway starts llama-server; see Gateway.Learn
+}
+
+// Files in a site.
+const (
+	configFile   = "gateway.yaml"
+	stateDir     = "state"
+	statements   = "statements"
+	signed       = "signed" // what is to arrive in statements later
+	models       = "models"
+	keyFile      = "api-key"
+	spiffeSocket = "spiffe.sock"
+	trustDomain  = "bench.example"
+	channel      = "chat"
+)
+
+const policyText = `apiVersion: weighbridge/v1
+kind: TrustPolicy
+version: 1
+expires: %s
+identities:
+  security: {keys: [root.pub]}
+  trainer:  {keys: [trainer.pub]}
+  alice:    {keys: [alice.pub]}
+  bob:      {keys: [bob.pub]}
+  shipper:  {keys: [shipper.pub]}
+  warden:   {keys: [warden.pub]}
+roles:
+  root:      {members: [security], threshold: 1}
+  producer:  {members: [trainer]}
+  approver:  {members: [alice, bob]}
+  publisher: {members: [shipper]}
+  operator:  {members: [warden]}
+channels:
+  chat:
+    require:
+      release:  {role: producer}
+      approval: {role: approver, count: 2}
+    publish:  {role: publisher}
+    rollback: {role: operator}
+    separate: [producer, approver, publisher]
+`
+
+const releaseText = `apiVersion: weighbridge/v1
+kind: Release
+model: bench
+version: 1.0.0
+weights: {path: ./%[1]s, signature: ./%[1]s.sig}
+runtime: {kind: llamacpp, args: {%[2]s}}
+behaviour:
+  sampling: {temperature: {default: 0.2, max: 1.0}, topP: {default: 0.9, max: 1.0}}
+  output: {maxTokens: 64}
+`
+
+const configText = `listen: {grpc: 127.0.0.1:0, http: 127.0.0.1:0, control: "unix:./control.sock", metrics: 127.0.0.1:0}
+identity: {development: {trustDomain: ` + trustDomain + `, socket: ./` + spiffeSocket + `}}
+trust:
+  root: {keys: [%s], threshold: 1}
+  policy: policy.jsonl
+  statements: [./` + statements + `]
+  state: ./` + stateDir + `
+weights: [./` + models + `]
+runtimes: {llamacpp: {command: %q}}
+channels: {chat: {}}
+memory: %dMiB
+access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + channel + `], methods: [chat, models]}]
+`
+
+// Config says what a site is for. All of it is required.
+type Config struct {
+	Parts  Parts
+	In     string // a directory, in which the site gets one of its own
+	Memory int64  // for weights, in bytes
+}
+
+// New makes keys, a policy and a configuration. The site has no models and no statements yet.
+func New(ctx context.Context, c Config) (_ *Site, err error) {
+	s := &Site{Parts: c.Parts}
+	if s.Dir, err = os.MkdirTemp(c.In, "bench-"); err != nil {
+		return nil, fmt.Errorf("make site: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+			err = fmt.Errorf("make site: %w", err)
+		}
+	}()
+	for _, name := range []string{models, statements, signed} {
+		if err := os.Mkdir(s.Path(name), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	expires := time.Now().AddDate(0, 0, 7).UTC().Format(time.RFC3339)
+	if err := s.write("policy.yaml", fmt.Sprintf(policyText, expires)); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"root", "trainer", "alice", "bob", "shipper", "warden"} {
+		if _, err := s.Says(ctx, "key", "new", name); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := s.Says(ctx, "trust", "sign", "policy.yaml", "--key", "root.key", "--out", "policy.jsonl"); err != nil {
+		return nil, err
+	}
+	root, err := s.Says(ctx, "key", "id", "root.pub")
+	if err != nil {
+		return nil, err
+	}
+	return s, s.write(configFile, fmt.Sprintf(configText, root, c.Parts.Llama, c.Memory>>20))
+}
+
+// ModelName is the path of a model in a site.
+func ModelName(file string) string { return models + "/" + file }
+
+// Release signs a model, which is in the site already, and a release of it with these arguments of the runtime, and has
+// it approved. It returns the release's id.
+func (s *Site) Release(ctx context.Context, model, args string) (string, error) {
+	if err := s.write("release.yaml", fmt.Sprintf(releaseText, model, args)); err != nil {
+		return "", fmt.Errorf("write release: %w", err)
+	}
+	if _, err := s.Says(ctx, "model", "sign", model, "--private-key", "trainer.key", "--signature", model+".sig", "--shard-size", "64MiB", "--quiet"); err != nil {
+		return "", err
+	}
+	release, err := s.Says(ctx, "release", "create", "-f", "release.yaml", "--key", "trainer.key", "--statements", statements)
+	if err != nil {
+		return "", err
+	}
+	for _, key := range []string{"alice.key", "bob.key"} {
+		if _, err := s.Says(ctx, "release", "approve", release, "--channel", channel, "--key", key, "--statements", statements); err != nil {
+			return "", err
+		}
+	}
+	return release, nil
+}
+
+// Publish signs the publication of a release and returns its file, which no gateway sees before Deliver.
+func (s *Site) Publish(ctx context.Context, release string, epoch int) (string, error) {
+	return s.sign(ctx, epoch, "publish", release, "--key", "shipper.key")
+}
+
+// Rollback is Publish of a release that served before.
+func (s *Site) Rollback(ctx context.Context, release string, epoch int) (string, error) {
+	return s.sign(ctx, epoch, "rollback", "--to", release, "--reason", "to measure it", "--key", "warden.key")
+}
+
+func (s *Site) sign(ctx context.Context, epoch int, act ...string) (string, error) {
+	file := filepath.Join(signed, strconv.Itoa(epoch)+".json")
+	_, err := s.Says(ctx, append(append([]string{"release"}, act...), "--channel", channel, "--epoch", strconv.Itoa(epoch), "--out", file)...)
+	return file, err
+}
+
+// Deliver moves a signed statement to where gateways look for them, whole.
+func (s *Site) Deliver(file string) error {
+	if err := os.Rename(s.Path(file), s.Path(filepath.Join(statements, filepath.Base(file)))); err != nil {
+		return fmt.Errorf("deliver statement: %w", err)
+	}
+	return nil
+}
+
+// Says runs a command of weighbridge in the site and returns the last line that it prints.
+func (s *Site) Says(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.Weighbridge, args...)
+	cmd.Dir = s.Dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("weighbridge %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1], nil
+}
+
+// Path returns where a file of the site is.
+func (s *Site) Path(name string) string { return filepath.Join(s.Dir, name) }
+
+func (s *Site) write(name, text string) error {
+	return os.WriteFile(s.Path(name), []byte(text), 0o600)
+}
+
+// Close removes the site. Whatever was started over it must have ended.
+func (s *Site) Close() error {
+	if err := os.RemoveAll(s.Dir); err != nil {
+		return fmt.Errorf("remove site: %w", err)
+	}
+	return nil
+}

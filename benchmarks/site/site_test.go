@@ -1,0 +1,134 @@
+package site
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestChild(t *testing.T) {
+	runtime.LockOSThread() // children die with the thread that started them
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command("cat", "-")
+	waiting, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	c, err := StartChild("cat", cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := c.PID()
+	if pids, err := childrenOf(os.Getpid()); err != nil || !slices.Contains(pids, pid) {
+		t.Errorf("childrenOf(us) = %v, %v, want %d among them", pids, err, pid)
+	}
+	if args, err := commandLine(pid); err != nil || !slices.Equal(args, []string{"-"}) {
+		t.Errorf("commandLine(cat -) = %q, %v, want its argument", args, err)
+	}
+	c.Stop()
+	if _, err := c.End(); err != nil {
+		t.Errorf("End() = %v, want nil once it was stopped", err)
+	}
+}
+
+func TestChildFinishes(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c, err := StartChild("sh", exec.Command("sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used, err := c.Finish(t.Context()); err != nil || used.CPU <= 0 {
+		t.Errorf("Finish() = %+v, %v, want some processor time", used, err)
+	}
+	if c, err = StartChild("false", exec.Command("false")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Finish(t.Context()); err == nil {
+		t.Error("Finish() of what failed = nil, want an error")
+	}
+	if _, err := StartChild("nothing", exec.Command(filepath.Join(t.TempDir(), "nothing"))); err == nil {
+		t.Error("StartChild() of nothing = nil, want an error")
+	}
+}
+
+func TestReplaceArgs(t *testing.T) {
+	args := []string{"--model", "/proc/self/fd/4", "--jinja", "--load-mode", "mmap", "--model"}
+	got := replaceArgs(args, map[string]string{"--model": "m.gguf", "--load-mode": "none", "--absent": "x"})
+	if want := []string{"--model", "m.gguf", "--jinja", "--load-mode", "none", "--model"}; !slices.Equal(got, want) {
+		t.Errorf("replaceArgs() = %q, want %q", got, want)
+	}
+	if args[1] != "/proc/self/fd/4" {
+		t.Error("replaceArgs changed what it was given")
+	}
+}
+
+func TestEventLog(t *testing.T) {
+	l := newEventLog()
+	_, changed := l.find("b")
+	for _, piece := range []string{`{"msg":"a","n":1}` + "\n" + `{"msg":`, `"b","n":2}`} {
+		l.Write([]byte(piece))
+	}
+	if e, more := l.find("a"); more != nil || e.Attrs["n"] != 1.0 || e.At.IsZero() {
+		t.Errorf("find(a) = %v, want the line with 1", e)
+	}
+	if _, more := l.find("b"); more == nil {
+		t.Error("find(b) found a line that is not whole")
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("find(b) was not woken")
+	}
+	l.Write([]byte("\nno JSON\n" + `{"msg":"a","n":3}` + "\n"))
+	if e, more := l.find("b"); more != nil || e.Attrs["n"] != 2.0 {
+		t.Errorf("find(b) = %v, want the line with 2", e)
+	}
+	if e, _ := l.find("a"); e.Attrs["n"] != 1.0 {
+		t.Errorf("find(a) = %v, want the first line still", e)
+	}
+	l.forget()
+	if _, more := l.find("a"); more == nil {
+		t.Error("find(a) found what was to be forgotten")
+	}
+	if got := l.last.String(); !strings.Contains(got, "no JSON") {
+		t.Errorf("last = %q, want all that was written", got)
+	}
+	l.Write(bytes.Repeat([]byte("x"), 2*maxTail))
+	if got := len(l.last.data); got != maxTail {
+		t.Errorf("last keeps %d bytes, want %d", got, maxTail)
+	}
+}
+
+func TestReadText(t *testing.T) {
+	const part = `data: {"choices":[{"delta":{"content":%s}}]}` + "\n\n"
+	said := strings.Replace(part, "%s", `"I am "`, 1) + strings.Replace(part, "%s", `"A."`, 1)
+	tests := []struct {
+		name, body string
+		stream     bool
+		want       string
+		err        error
+	}{
+		{"whole", `{"choices":[{"message":{"content":" I am A."}}]}`, false, "I am A.", nil},
+		{"stream", said + "data: [DONE]\n\n", true, "I am A.", nil},
+		{"stream without choices", said + `data: {"choices":[],"usage":{}}` + "\n\ndata: [DONE]\n", true, "I am A.", nil},
+		{"stream that is cut off", said, true, "", io.ErrUnexpectedEOF},
+		{"nothing of a stream", "", true, "", io.ErrUnexpectedEOF},
+	}
+	for _, tt := range tests {
+		if got, err := readText(strings.NewReader(tt.body), tt.stream); got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("%s: readText() = %q, %v, want %q, %v", tt.name, got, err, tt.want, tt.err)
+		}
+	}
+	if got, err := readText(strings.NewReader("data: no\n"), true); err == nil {
+		t.Errorf("readText of no JSON = %q, want an error", got)
+	}
+}
