@@ -33,7 +33,7 @@ generate: ## regenerate the code of proto/ and the assembly of the hash lanes
 fuzz: ## each fuzz target for 20 seconds
 	@.ci/fuzz 20s
 
-bench: bench-hash bench-load bench-decide ## all benchmarks, one after the other; each ends with its figures
+bench: bench-hash bench-load bench-decide bench-swap ## all benchmarks, one after the other; each ends with its figures
 
 bench-hash: build ## hash, read and seal weights beside crypto/sha256, openssl, sha256sum, b3sum and model_signing; ROUNDS=n
 	@go run ./benchmarks/hash -results benchmarks/results
@@ -44,4 +44,7 @@ bench-load: build parts ## time until a 4 GB model can answer, verified and not,
 bench-decide: ## the decision over the statements of years; ROUNDS=n
 	@go run ./benchmarks/decide -results benchmarks/results
 
-.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide
+bench-swap: build parts ## latency under load while releases are swapped and rolled back; ROUNDS=n
+	@go run ./benchmarks/swap -results benchmarks/results
+
+.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide bench-swap

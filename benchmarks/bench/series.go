@@ -9,7 +9,7 @@ import (
 type Series []float64
 
 // Median returns the middle value, or the mean of the two in the middle.
-func (s Series) Median() float64 { return s.quantile(0.5) }
+func (s Series) Median() float64 { return s.Quantile(0.5) }
 
 // Spread returns how far the middle half of the values reaches, from the first quartile to the third, as a share of the
 // median. One round that a neighbour spoiled does not move it, as it would (max-min)/median; a machine that is busy
@@ -18,17 +18,17 @@ func (s Series) Spread() float64 {
 	if len(s) < 2 || s.Median() == 0 {
 		return 0
 	}
-	return (s.quantile(0.75) - s.quantile(0.25)) / math.Abs(s.Median())
+	return (s.Quantile(0.75) - s.Quantile(0.25)) / math.Abs(s.Median())
 }
 
 // Min returns the smallest value.
-func (s Series) Min() float64 { return s.quantile(0) }
+func (s Series) Min() float64 { return s.Quantile(0) }
 
 // Max returns the largest value.
-func (s Series) Max() float64 { return s.quantile(1) }
+func (s Series) Max() float64 { return s.Quantile(1) }
 
-// quantile interpolates between the two values that stand beside the given share of the sorted ones.
-func (s Series) quantile(share float64) float64 {
+// Quantile interpolates between the two values that stand beside the given share of the sorted ones.
+func (s Series) Quantile(share float64) float64 {
 	if len(s) == 0 {
 		return math.NaN()
 	}
