@@ -18,3 +18,8 @@ const (
 	MaxLines = maxLines
 	TailSize = tailSize
 )
+
+// YieldBy and MayRaise are what a child's priority depends on that yields.
+const YieldBy = yieldBy
+
+func MayRaise(now int) bool { return mayRaise(now, false) }

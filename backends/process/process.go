@@ -79,6 +79,9 @@ type Config struct {
 	// User is who the child runs as; nil: this process's user. Only root may set it, and not with a Network, whose children
 	// find themselves by paths that are for this user alone.
 	User *User
+	// Yield is for a child that is started while others serve: until Process.Hurry it leaves the processor to them, if this
+	// process may end that again.
+	Yield bool
 }
 
 // A User is a user of this system, with one group and no others.
@@ -92,6 +95,7 @@ type Process struct {
 	sandbox backends.Sandbox
 	lent    *os.File      // closed to take Lent back; nil if nothing was lent
 	control *net.UnixConn // where Dial asks; nil without a network
+	yields  bool          // it was started with Yield
 	out     *output
 	done    chan struct{}
 	err     error // why it ended; written before done is closed
@@ -105,7 +109,7 @@ func Start(c Config) (*Process, error) {
 	if c.User != nil && c.Network {
 		return nil, errors.New("start child process: one with a network runs as this user only")
 	}
-	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1}
+	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1, yields: c.Yield}
 	started := make(chan error, 1)
 	go p.run(c, started)
 	if err := <-started; err != nil {
@@ -252,7 +256,7 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 		defer control.Close()
 		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, control)
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := p.fork(c); err != nil {
 		if spaces.refused(err) {
 			err = fmt.Errorf("%w: %w", errNoNamespaces, err)
 		}
@@ -260,6 +264,18 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 	}
 	go p.out.read(outR)
 	return report, nil
+}
+
+// fork starts the child, with the priority that it has until Hurry: from before its first instruction.
+func (p *Process) fork(c Config) error {
+	if c.Yield {
+		undo, err := lowerThread(c.User != nil)
+		if err != nil {
+			return err
+		}
+		defer undo()
+	}
+	return p.cmd.Start()
 }
 
 // command is this program, to confine itself and become the child.
