@@ -84,6 +84,10 @@ type Spec struct {
 	Build        string            // "sha256:…" of the runtime's binary, or empty: any
 	Adapters     []Adapter         // all of them are applied, to every request; a kind that can't refuses to start
 	Tools        bool              // requests may offer functions to the model; a kind that can't pass them on refuses to start
+
+	// Yield says that what is started first is not waited for, as something else serves: until it is ready it should leave
+	// the processor to that, if it can.
+	Yield bool
 }
 
 // An Adapter is applied to the weights as they are loaded. Like these it is sealed, and the backend takes descriptors of

@@ -35,6 +35,7 @@ type parts struct {
 	template *os.File // nil: the one in the model
 	args     map[string]string
 	tools    bool // requests may offer functions
+	yield    bool // of the next launch, and of no restart
 }
 
 // prepare checks what it is given and takes descriptors of its own. On error nothing is left open.
@@ -50,7 +51,7 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if err := trust.CheckArgs(Kind, spec.Args); err != nil {
 		return p, err
 	}
-	p.args, p.tools = spec.Args, spec.Tools
+	p.args, p.tools, p.yield = spec.Args, spec.Tools, spec.Yield
 	if p.names, err = ModelFiles(w.Names()); err != nil {
 		return p, err
 	}
@@ -144,7 +145,9 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 		Self: cfg.Self, Exec: p.binary, Name: "llama-server", Dir: dir, Log: cfg.Log,
 		Args:  commandLine(p.args, p.tools, loadMode, open),
 		Files: files, Lent: lent, Links: loaded.links, User: cfg.User,
+		Yield: p.yield,
 	})
+	p.yield = false
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +202,7 @@ func (l *launch) Ready(ctx context.Context) error {
 				return err
 			}
 			l.proc.TakeBack()
-			var errs []error
+			errs := []error{l.proc.Hurry()}
 			for _, w := range l.giveBack {
 				errs = append(errs, w.Close())
 			}

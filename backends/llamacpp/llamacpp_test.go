@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
@@ -160,6 +162,31 @@ func TestPrivate(t *testing.T) {
 	}
 	t.Chdir("/")
 	checkNothingLeft(t, s, runtimeDir)
+}
+
+// TestYieldEnds: a server that yielded while it started has this process's priority in all its threads, once it serves.
+func TestYieldEnds(t *testing.T) {
+	spec := oneThread
+	spec.Yield = true
+	s := start(t, backendtest.WriteModel(t, tinygguf.A), t.TempDir(), spec)
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.Status().PID))
+	if err != nil || len(stats) == 0 {
+		t.Fatalf("threads of llama-server: %v, %v", stats, err)
+	}
+	for _, stat := range stats {
+		data, err := os.ReadFile(stat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(data), ") ") // then as in proc_pid_stat(5), from the third field on
+		if got, want := strings.Fields(rest)[16], fmt.Sprint(20-raw); got != want {
+			t.Errorf("%s: priority %s, want %s", stat, got, want)
+		}
+	}
 }
 
 func TestTemplateRefuses(t *testing.T) {

@@ -71,9 +71,9 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 		return nil, err
 	}
 	begun := c.cfg.Now()
-	err = c.during(ctx, p, phaseStart, func(ctx context.Context) error {
-		return backend.Start(ctx, memory.weights, memory.spec(d.Release))
-	})
+	spec := memory.spec(d.Release)
+	spec.Yield = c.serves(p.channel)
+	err = c.during(ctx, p, phaseStart, func(ctx context.Context) error { return backend.Start(ctx, memory.weights, spec) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", errStart, err), stopBackend(backend))
 	}
@@ -99,6 +99,16 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	r.since.Store(&now)
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
 	return r, nil
+}
+
+// serves reports whether a channel answers its callers now, so that they wait for nothing that is being started.
+func (c *Catalog) serves(name string) bool {
+	ch := (*c.channels.Load())[name]
+	if ch == nil {
+		return false
+	}
+	r := ch.current.Load()
+	return r != nil && r.backend.Status().State == backends.Ready
 }
 
 // warmUpTokens bounds the answer to a warm-up prompt.

@@ -116,6 +116,29 @@ func TestNewerReleaseEndsARetry(t *testing.T) {
 	s.untilServes(b)
 }
 
+// TestOnlyWhatNobodyWaitsForYields: the first release of a channel starts at full speed, its successor beside it does not,
+// and one does again that takes the place of a runtime that has failed.
+func TestOnlyWhatNobodyWaitsForYields(t *testing.T) {
+	s, stage := newStagedSite(t)
+	start := func(what string, yields bool) *actor {
+		t.Helper()
+		a := stage.next(t)
+		if a.spec.Yield != yields {
+			t.Errorf("%s yields: %v, want %v", what, a.spec.Yield, yields)
+		}
+		a.verdict <- nil
+		return a
+	}
+	a := s.release("a.gguf", 1, nil)
+	start("the first release", false)
+	s.untilServes(a)
+	b := s.release("b.gguf", 2, nil)
+	second := start("a release beside another", true)
+	s.untilServes(b)
+	second.state.Store(backends.Failed)
+	start("what replaces a runtime that failed", false)
+}
+
 // TestExpiryStopsWhatServes while its successor is being prepared, and while that waits for its next try.
 func TestExpiryStopsWhatServes(t *testing.T) {
 	for _, state := range []catalog.State{catalog.StateLoading, catalog.StateFailed} {
