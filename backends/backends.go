@@ -165,6 +165,10 @@ const (
 
 // Status is a snapshot, for operators: none of it is meant for callers.
 type Status struct {
+	// Level is the most that this kind of runtime guarantees about the bytes it answers by, however well they were
+	// guarded before; it never changes, and is known before Start. Empty guarantees nothing: no channel accepts it.
+	Level seal.Level
+
 	State    State
 	Since    time.Time // when State was entered
 	Restarts int       // since Start

@@ -89,6 +89,7 @@ func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec)
 // Status implements [backends.Backend].
 func (s *Server) Status() backends.Status {
 	st := s.sup.Status()
+	st.Level = seal.Sealed
 	if build := s.build.Load(); build != nil {
 		st.Build = *build
 	}

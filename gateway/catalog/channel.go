@@ -113,7 +113,7 @@ func (ch *channel) hear(t target) {
 	} else {
 		ch.set(StateFailed, ch.status().Error)
 	}
-	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "guarded", r.memory.level())
+	ch.c.cfg.Log.Warn("release stopped: it is no longer approved", "channel", ch.name, "release", r.release, "guarded", r.level)
 }
 
 // run carries out what is wanted until ctx ends, then stops everything it started.
@@ -295,7 +295,7 @@ func (ch *channel) bringUp(ctx context.Context) error {
 	old := ch.serving()
 	ch.replace(r, drainLimit)
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", r.release, "epoch", r.epoch.Load(),
-		"weights", r.memory.weights.Root(), "guarded", r.memory.level(), "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
+		"weights", r.memory.weights.Root(), "guarded", r.level, "adapters", len(r.memory.adapters), "bytes", r.memory.size(), "replaced", old,
 		"loadSeconds", r.loadTime.Seconds(), "startSeconds", r.startTime.Seconds())
 	return ch.newest(r)
 }
@@ -321,7 +321,7 @@ func (ch *channel) comeBack(ctx context.Context, w *running) error {
 	w.since.Store(&now)
 	ch.replace(w, drainLimit)
 	ch.c.cfg.Log.Info("release serves", "channel", ch.name, "release", w.release, "epoch", w.epoch.Load(),
-		"weights", w.memory.weights.Root(), "guarded", w.memory.level(), "replaced", old, "warm", true)
+		"weights", w.memory.weights.Root(), "guarded", w.level, "replaced", old, "warm", true)
 	return ch.newest(w)
 }
 
@@ -348,11 +348,15 @@ func (ch *channel) prepare(ctx context.Context, t target, start starter) (*runni
 // relaunch is how a runtime is started again on what one that failed holds.
 func (ch *channel) relaunch(failed *running) starter {
 	return func(ctx context.Context, p *progress, t target) (*running, error) {
+		backend, err := ch.c.newBackend(t.decision)
+		if err != nil {
+			return nil, err
+		}
 		memory, err := failed.memory.share()
 		if err != nil {
 			return nil, err
 		}
-		r, err := ch.c.launch(ctx, p, t, memory)
+		r, err := ch.c.launch(ctx, p, t, backend, memory)
 		if err != nil {
 			return nil, errors.Join(err, memory.close())
 		}

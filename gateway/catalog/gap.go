@@ -229,7 +229,7 @@ func (ch *channel) resume(ctx context.Context, old *running, start starter) erro
 	r.grounds.Store(old.grounds.Load())
 	err = ch.meanwhile(ctx, func(ctx context.Context) error {
 		_, err := ch.c.cfg.Trail.Append(ctx, audit.Record{
-			Kind: audit.KindSwitch, Channel: ch.name, Release: r.release, Statement: *r.publication.Load(), Level: string(r.memory.level()),
+			Kind: audit.KindSwitch, Channel: ch.name, Release: r.release, Statement: *r.publication.Load(), Level: string(r.level),
 			Why: "brought back, as what is newer did not come to serve",
 		})
 		return err

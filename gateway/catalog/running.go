@@ -22,6 +22,7 @@ type running struct {
 	description *trust.Release
 	memory      loaded
 	backend     backends.Backend
+	level       seal.Level    // of the weakest: weights, adapters, runtime
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
 	sandbox     string        // of the runtime: what the kernel granted the first process, it grants the next
@@ -45,9 +46,13 @@ var errStart = errors.New("start runtime")
 
 // start turns a decided release into a running one: find, verify, seal, start, warm up. On an error nothing is left.
 func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, error) {
+	backend, err := c.newBackend(t.decision)
+	if err != nil {
+		return nil, err // before gigabytes were read
+	}
 	begun := c.cfg.Now()
 	var memory loaded
-	err := c.during(ctx, p, phaseRead, func(ctx context.Context) (err error) {
+	err = c.during(ctx, p, phaseRead, func(ctx context.Context) (err error) {
 		memory, err = c.read(ctx, p, t)
 		return err
 	})
@@ -55,7 +60,7 @@ func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, e
 		return nil, err
 	}
 	loadTime := c.cfg.Now().Sub(begun)
-	r, err := c.launch(ctx, p, t, memory)
+	r, err := c.launch(ctx, p, t, backend, memory)
 	if err != nil {
 		return nil, errors.Join(err, memory.close())
 	}
@@ -63,24 +68,46 @@ func (c *Catalog) start(ctx context.Context, p *progress, t target) (*running, e
 	return r, nil
 }
 
-// launch starts a runtime on sealed memory, which it keeps if it returns no error, and asks it the release's warm-up prompt.
-func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory loaded) (*running, error) {
-	d := t.decision
+// newBackend makes the runtime of a decided release, unless it is known already that the channel does not accept what it
+// gives: then nothing is started, and nothing handed to it.
+func (c *Catalog) newBackend(d trust.Channel) (backends.Backend, error) {
 	backend, err := c.cfg.NewBackend(d.Release.Runtime.Kind)
 	if err != nil {
 		return nil, err
 	}
+	st := backend.Status()
+	if !d.AcceptsLevel(string(st.Level)) {
+		return nil, fmt.Errorf("the level of what the runtime serves is %q, and the channel asks for %s", st.Level, d.Level)
+	}
+	if st.Sandbox.Level != "" { // known before it starts
+		if err := acceptSandbox(d, st.Sandbox); err != nil {
+			return nil, err
+		}
+	}
+	return backend, nil
+}
+
+// acceptSandbox says why a channel does not accept a sandbox.
+func acceptSandbox(d trust.Channel, box backends.Sandbox) error {
+	if d.AcceptsSandbox(string(box.Level)) {
+		return nil
+	}
+	return fmt.Errorf("the runtime's sandbox is %s, and the channel asks for %s: %s", box.Level, d.Sandbox, strings.Join(box.Missing, "; "))
+}
+
+// launch starts a runtime on sealed memory, which it keeps if it returns no error, and asks it the release's warm-up prompt.
+func (c *Catalog) launch(ctx context.Context, p *progress, t target, backend backends.Backend, memory loaded) (*running, error) {
+	d := t.decision
 	begun := c.cfg.Now()
 	spec := memory.spec(d.Release)
 	spec.Yield = c.serves(p.channel)
-	err = c.during(ctx, p, phaseStart, func(ctx context.Context) error { return backend.Start(ctx, memory.weights, spec) })
+	err := c.during(ctx, p, phaseStart, func(ctx context.Context) error { return backend.Start(ctx, memory.weights, spec) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", errStart, err), stopBackend(backend))
 	}
-	box := backend.Status().Sandbox
-	if !d.AcceptsSandbox(string(box.Level)) {
-		return nil, errors.Join(fmt.Errorf("the runtime's sandbox is %s, and the channel asks for %s: %s", box.Level, d.Sandbox, strings.Join(box.Missing, "; ")),
-			stopBackend(backend))
+	st := backend.Status()
+	if err := acceptSandbox(d, st.Sandbox); err != nil {
+		return nil, errors.Join(err, stopBackend(backend))
 	}
 	err = c.during(ctx, p, phaseWarmUp, func(ctx context.Context) error { return warmUp(ctx, backend, d.Release.Warmup) })
 	if err != nil {
@@ -94,7 +121,8 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, memory load
 	now := c.cfg.Now()
 	r := &running{
 		c: c, release: d.Serve, description: d.Release, memory: memory, backend: backend,
-		startTime: now.Sub(begun), sandbox: string(box.Level), idle: make(chan struct{}),
+		level:     seal.Level(trust.WeakestLevel(string(memory.level()), string(st.Level))),
+		startTime: now.Sub(begun), sandbox: string(st.Sandbox.Level), idle: make(chan struct{}),
 	}
 	r.since.Store(&now)
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
@@ -152,7 +180,7 @@ func stopBackend(b backends.Backend) error {
 
 // suits reports whether a decision's channel accepts how r is guarded and confined.
 func (r *running) suits(d trust.Channel) bool {
-	return d.AcceptsLevel(string(r.memory.level())) && d.AcceptsSandbox(r.sandbox)
+	return d.AcceptsLevel(string(r.level)) && d.AcceptsSandbox(r.sandbox)
 }
 
 // acquire adds a request, unless r is being retired.
@@ -206,7 +234,7 @@ func (r *running) drain(ctx context.Context, limit time.Duration) error {
 
 // enlarge begins to move sealed weights into huge pages, while they serve already: no load waits for that.
 func (r *running) enlarge() {
-	if r.memory.level() != seal.Sealed || r.backend.Status().GaveBack || r.endEnlarging != nil {
+	if r.level != seal.Sealed || r.backend.Status().GaveBack || r.endEnlarging != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -269,8 +297,8 @@ func (s *Serving) Release() *trust.Release { return s.running.description }
 // Weights returns the root digest of the weights in memory.
 func (s *Serving) Weights() string { return s.running.memory.weights.Root() }
 
-// Level returns how the weights and adapters are guarded, the weakest of them.
-func (s *Serving) Level() seal.Level { return s.running.memory.level() }
+// Level returns how the weights and adapters are guarded, the weakest of them, and at most what the runtime guarantees.
+func (s *Serving) Level() seal.Level { return s.running.level }
 
 // Embed has the runtime make vectors; see [backends.Backend].
 func (s *Serving) Embed(ctx context.Context, req backends.EmbedRequest) (backends.Embeddings, error) {

@@ -77,7 +77,7 @@ func (ch *channel) status() Status {
 		return s
 	}
 	b := r.backend.Status()
-	s.Release, s.Weights, s.Level = string(r.release), r.memory.weights.Root(), string(r.memory.level())
+	s.Release, s.Weights, s.Level = string(r.release), r.memory.weights.Root(), string(r.level)
 	s.Publication, s.Epoch = string(*r.publication.Load()), r.epoch.Load()
 	s.Sandbox, s.Build, s.Restarts, s.PID = string(b.Sandbox.Level), b.Build, b.Restarts, b.PID
 	s.Fallback = r.fallback.Load()

@@ -32,7 +32,7 @@ func (ch *channel) switching(r *running, d trust.Channel) audit.Record {
 		why = "brought up again"
 	}
 	return audit.Record{
-		Kind: kind, Channel: ch.name, Release: r.release, Statement: d.Publication, Level: string(r.memory.level()), Why: why,
+		Kind: kind, Channel: ch.name, Release: r.release, Statement: d.Publication, Level: string(r.level), Why: why,
 	}
 }
 
@@ -48,7 +48,7 @@ func (ch *channel) noteLoad(r *running, err error) {
 	case err != nil:
 		ch.c.cfg.Trail.Note(audit.Record{Kind: audit.KindLoad, Channel: ch.name, Release: ch.wanted.decision.Serve, Why: firstLine(err)})
 	default:
-		ch.c.cfg.Trail.Note(audit.Record{Kind: audit.KindLoad, Channel: ch.name, Release: r.release, Level: string(r.memory.level())})
+		ch.c.cfg.Trail.Note(audit.Record{Kind: audit.KindLoad, Channel: ch.name, Release: r.release, Level: string(r.level)})
 	}
 }
 

@@ -21,10 +21,12 @@ import (
 // A stage makes backends that start when, and if, the test says so.
 type stage struct {
 	starting chan *actor
-	sandbox  backends.Sandbox // of all
+	level    seal.Level       // of all
+	sandbox  backends.Sandbox // of all, once they run
+	foreign  backends.Sandbox // of all, before that
 }
 
-func newStage() *stage { return &stage{starting: make(chan *actor, 16)} }
+func newStage() *stage { return &stage{starting: make(chan *actor, 16), level: seal.Sealed} }
 
 func (s *stage) backend(string) (backends.Backend, error) {
 	a := &actor{verdict: make(chan error, 1), stage: s}
@@ -81,7 +83,11 @@ func (a *actor) Embed(context.Context, backends.EmbedRequest) (backends.Embeddin
 }
 
 func (a *actor) Status() backends.Status {
-	return backends.Status{State: a.state.Load().(backends.State), Sandbox: a.stage.sandbox}
+	st := backends.Status{Level: a.stage.level, State: a.state.Load().(backends.State), Sandbox: a.stage.foreign}
+	if st.State == backends.Ready {
+		st.Sandbox = a.stage.sandbox
+	}
+	return st
 }
 
 func (a *actor) Stop(context.Context) error { a.state.Store(backends.Stopped); return nil }

@@ -29,6 +29,9 @@ const (
 	// Measured means: hashed on disk, and handed over by the descriptor that was hashed. It proves the bytes at load
 	// only. A file that was changed since is refused when the kernel shows it (size, times), at each start of a runtime.
 	Measured Level = "measured"
+	// Attached means: verified here, and then handed to a runtime that others started, whose own word it is that it still
+	// has them. Weights never have this level; a runtime gives it to what it serves.
+	Attached Level = "attached"
 )
 
 var (
