@@ -22,7 +22,7 @@ const randomSeed = ^uint32(0)
 
 // chatRequest is everything that Ollama is ever asked for a caller. Options that would load the model in another way can't
 // be written here, nor can a template, a format or another model.
-func chatRequest(req backends.ChatRequest) *api.ChatRequest {
+func (cl *client) chatRequest(req backends.ChatRequest) *api.ChatRequest {
 	off, options := false, map[string]any{"num_predict": -1}
 	if req.MaxTokens > 0 {
 		options["num_predict"] = req.MaxTokens
@@ -44,7 +44,7 @@ func chatRequest(req backends.ChatRequest) *api.ChatRequest {
 		options["stop"] = req.Stop
 	}
 	c := &api.ChatRequest{
-		Model: modelName, Options: options,
+		Model: cl.model, Options: options, KeepAlive: cl.keepAlive,
 		// A conversation that is too long is an error, and not one that lacks its beginning.
 		Truncate: &off, Shift: &off,
 		Think: &api.ThinkValue{Value: false}, // the text is the answer, whatever it looks like
@@ -57,10 +57,18 @@ func chatRequest(req backends.ChatRequest) *api.ChatRequest {
 
 // chat asks this launch of Ollama, when nobody else does.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+	if err := supported(req); err != nil {
+		return err
+	}
+	return l.inTurn(ctx, func(c *call) error { return c.chat(ctx, l.client, req, emit) })
+}
+
+// supported says what of a request is not done here.
+func supported(req backends.ChatRequest) error {
 	if len(req.Tools) > 0 || req.Prompt != "" {
 		return fmt.Errorf("%w: this model is offered no tools, and continues no text but by its template", backends.ErrUnsupported)
 	}
-	return l.inTurn(ctx, func(c *call) error { return c.chat(ctx, l, req, emit) })
+	return nil
 }
 
 // inTurn asks this launch of Ollama something, when nobody else does and what was asked before is forgotten.
@@ -78,7 +86,7 @@ func (l *launch) inTurn(ctx context.Context, ask func(*call) error) error {
 			return err
 		}
 	}
-	l.used = !l.embeds // what makes embeddings alone keeps none of what it was asked
+	l.used = !l.client.embeds // what makes embeddings alone keeps none of what it was asked
 	err := ask(new(call))
 	l.pass()
 	return err
@@ -105,7 +113,7 @@ func (l *launch) pass() {
 func (l *launch) forget(ctx context.Context) error {
 	off, c := false, new(call)
 	err := l.client.Generate(c.watched(ctx), &api.GenerateRequest{
-		Model: modelName, Prompt: " ", Raw: true, Stream: &off, Options: map[string]any{"num_predict": 1},
+		Model: l.client.model, Prompt: " ", Raw: true, Stream: &off, Options: map[string]any{"num_predict": 1},
 	}, func(api.GenerateResponse) error { return nil })
 	switch {
 	case err == nil:
@@ -166,13 +174,13 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *call) chat(ctx context.Context, l *launch, req backends.ChatRequest, emit func(backends.Chunk) error) error {
+func (c *call) chat(ctx context.Context, cl *client, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	// Ending this context closes the connection, which is how Ollama learns to stop.
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var last *backends.Chunk
 	var refused error // by emit
-	err := l.client.Chat(c.watched(inner), chatRequest(req), func(r api.ChatResponse) error {
+	err := cl.Chat(c.watched(inner), cl.chatRequest(req), func(r api.ChatResponse) error {
 		if r.Message.Content != "" {
 			if refused = emit(backends.Chunk{Text: r.Message.Content}); refused != nil {
 				return refused
@@ -189,7 +197,7 @@ func (c *call) chat(ctx context.Context, l *launch, req backends.ChatRequest, em
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return c.translate(err, l.context)
+		return c.translate(err, cl.context)
 	case last != nil && (last.FinishReason == "stop" || last.FinishReason == "length"):
 		return emit(*last)
 	case c.cut.Load():
@@ -228,6 +236,9 @@ func (c *call) translate(err error, context int) error {
 		return fmt.Errorf("%w: this model chats, and makes no embeddings", backends.ErrUnsupported)
 	case strings.HasPrefix(message, "template: "):
 		return fmt.Errorf("%w: the model's chat template does not accept this conversation", backends.ErrInvalidRequest)
+	}
+	if status.StatusCode == http.StatusNotFound || status.StatusCode == http.StatusServiceUnavailable {
+		return fmt.Errorf("%w: ollama has no such model any more, or too many requests wait", backends.ErrInterrupted)
 	}
 	for _, part := range runnerDied {
 		if strings.Contains(message, part) {

@@ -7,7 +7,7 @@ import (
 // Client returns a client of the running Ollama that may ask it anything, as nobody but this package can.
 func (s *Server) Client() *api.Client {
 	l, _ := s.sup.Peek()
-	return l.client
+	return l.client.Client
 }
 
 // Port returns where it listens.

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ollama/ollama/api"
-
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/verifier/seal"
@@ -24,7 +22,7 @@ import (
 
 // parts are what every launch is made of, in sealed memory: a restart reads no file.
 type parts struct {
-	build    string // digest of binary
+	build    string // digest of binary; like that empty for an Ollama that others started
 	binary   *os.File
 	weights  *seal.Weights
 	name     string // of the model's file
@@ -40,7 +38,7 @@ type adapter struct {
 }
 
 // prepare checks what it is given and takes descriptors of its own. On error nothing is left open.
-func prepare(ctx context.Context, command string, w *seal.Weights, spec backends.Spec) (p parts, err error) {
+func prepare(w *seal.Weights, spec backends.Spec) (p parts, err error) {
 	if !w.Valid() {
 		return parts{}, errors.New("weights are not sealed: only verified weights are served")
 	}
@@ -67,11 +65,23 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 			return p, err
 		}
 	}
+	return p, nil
+}
+
+// prepareLaunch is prepare of what is started here.
+func prepareLaunch(ctx context.Context, command string, w *seal.Weights, spec backends.Spec) (parts, error) {
+	p, err := prepare(w, spec)
+	if err != nil {
+		return p, err
+	}
 	binary, err := exec.LookPath(command)
 	if err != nil {
+		p.close()
 		return p, fmt.Errorf("find ollama: %w", err)
 	}
-	p.binary, p.build, err = seal.Executable(ctx, binary, spec.Build)
+	if p.binary, p.build, err = seal.Executable(ctx, binary, spec.Build); err != nil {
+		p.close()
+	}
 	return p, err
 }
 
@@ -144,11 +154,9 @@ type launch struct {
 	proc    *process.Process
 	dir     string
 	port    int
-	client  *api.Client
+	client  *client
 	args    map[string]string
 	adapted bool // by adapters
-	context int  // tokens, once it is ready
-	embeds  bool // and does not chat; once it is ready
 
 	turn chan struct{} // holds one value while nobody asks anything
 	used bool          // something was asked that is not forgotten; belongs to who has the turn
@@ -181,14 +189,9 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 		return nil, errors.Join(err, os.RemoveAll(l.dir))
 	}
 	base := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(l.port))} // a name that Ollama takes for its own
-	l.client = api.NewClient(base, &http.Client{
-		Transport: watchedTransport{&http.Transport{
-			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return l.proc.Dial(ctx, l.port) },
-			DisableKeepAlives:  true, // a connection of its own ends a request's work when it is closed
-			DisableCompression: true,
-		}},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	})
+	l.client = newClient(base, &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.proc.Dial(ctx, l.port) },
+	}, modelName)
 	return l, nil
 }
 
@@ -254,12 +257,7 @@ func (l *launch) healthy(ctx context.Context) bool {
 
 // load has Ollama load the model, for as long as it lives, and checks that it was loaded as the release says.
 func (l *launch) load(ctx context.Context) error {
-	nothing := func(api.ChatResponse) error { return nil }
-	err := l.client.Chat(ctx, &api.ChatRequest{Model: modelName}, nothing)
-	if l.embeds = err != nil && errors.Is(new(call).translate(err, 0), backends.ErrUnsupported); l.embeds {
-		_, err = l.client.Embed(ctx, &api.EmbedRequest{Model: modelName}) // of nothing
-	}
-	if err != nil {
+	if err := l.client.load(ctx); err != nil {
 		return err
 	}
 	running, err := l.client.ListRunning(ctx)
@@ -269,11 +267,8 @@ func (l *launch) load(ctx context.Context) error {
 	if len(running.Models) != 1 {
 		return fmt.Errorf("it runs %d models, want one", len(running.Models))
 	}
-	l.context = running.Models[0].ContextLength
-	if want, ok := l.args["num_ctx"]; ok && want != strconv.Itoa(l.context) {
-		return fmt.Errorf("its context holds %d tokens, and runtime.args.num_ctx says %s: the model was trained with less", l.context, want)
-	}
-	return nil
+	l.client.context = running.Models[0].ContextLength
+	return checkContext(l.client.context, l.args)
 }
 
 // Done implements [process.Instance].

@@ -73,7 +73,7 @@ func New(c Config) (*Server, error) {
 // Start implements [backends.Backend].
 func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
 	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
-		s.parts, err = prepare(ctx, s.cfg.Command, w, spec)
+		s.parts, err = prepareLaunch(ctx, s.cfg.Command, w, spec)
 		if err == nil {
 			build := s.parts.build // a copy: it is looked at by others, and after parts were closed
 			s.build.Store(&build)

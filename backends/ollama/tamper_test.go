@@ -7,11 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -106,10 +102,11 @@ func TestOllamaAloneServesAlteredBlob(t *testing.T) {
 	path := writeStore(t, filepath.Join(dir, "models"), model.Bytes())
 	signed := backendtest.Sign(t, path)
 	ask := func() string {
-		client, stop := startAlone(t, dir)
-		defer stop()
+		alone := backendtest.NewForeignOllama(t, dir)
+		alone.Start()
+		defer alone.Kill()
 		var answer strings.Builder
-		err := client.Chat(t.Context(), &api.ChatRequest{Model: "model", Messages: []api.Message{{Role: "user", Content: "hello"}}},
+		err := alone.Client().Chat(t.Context(), &api.ChatRequest{Model: "model", Messages: []api.Message{{Role: "user", Content: "hello"}}},
 			func(r api.ChatResponse) error { answer.WriteString(r.Message.Content); return nil })
 		if err != nil {
 			t.Fatal(err)
@@ -157,27 +154,4 @@ func writeStore(t *testing.T, dir string, model []byte) (path string) {
 	blobPath := path
 	write("manifests/registry.ollama.ai/library/model/latest", manifest)
 	return blobPath
-}
-
-// startAlone starts Ollama as its users do.
-func startAlone(t *testing.T, dir string) (client *api.Client, stop func()) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(backendtest.Ollama(t), "serve")
-	cmd.Env = []string{"HOME=" + dir, "OLLAMA_MODELS=" + filepath.Join(dir, "models"), "OLLAMA_HOST=" + address, "OLLAMA_NO_CLOUD=1"}
-	var said backendtest.Lines
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	said.WaitFor(t, "Listening on")
-	return api.NewClient(&url.URL{Scheme: "http", Host: address}, http.DefaultClient), func() {
-		cmd.Process.Signal(unix.SIGTERM) // it ends its runner then
-		cmd.Wait()
-	}
 }
