@@ -1,7 +1,8 @@
 // Package backends says what a model server must do to be served by the gateway.
 //
 // The one rule: a runtime gets its weights, adapters too, from a [*seal.Weights] and from nowhere else. There is no way to name a
-// file, a directory or a registry here, so that whatever answers a request was verified byte for byte.
+// file, a directory or a registry here, so that whatever answers a request was verified byte for byte. A kind that can't
+// vouch for what a runtime then does with them says so by its Level in [Status].
 package backends
 
 import (
@@ -52,7 +53,9 @@ var (
 //	stopped     ErrStarted       ErrNotRunning               nil
 //
 // A runtime that dies while ready is restarted from the same sealed memory, without reading any file again, a bounded
-// number of times; after that, and at once if it gave the weights back, the backend is failed and stays so.
+// number of times; after that, and at once if it gave the weights back, the backend is failed and stays so. A runtime that
+// others started is not restarted but looked for again, while it can't be reached; once it says that it has not what it
+// was given, the backend is failed.
 type Backend interface {
 	// Start returns when the runtime is healthy. If ctx ends first the start is given up. It refuses the zero Weights.
 	// The backend takes descriptors of its own, so that w may be closed when Start has returned; the memory is let go
@@ -173,8 +176,8 @@ type Status struct {
 	Since    time.Time // when State was entered
 	Restarts int       // since Start
 	GaveBack bool      // it holds the weights no more: they must be loaded again before a runtime can start
-	PID      int       // of the runtime; 0 if there is none
-	Build    string    // "sha256:…" of the binary that runs
+	PID      int       // of the runtime; 0 if there is none, or if others started it
+	Build    string    // "sha256:…" of the binary that runs; empty if that is not known
 	Sandbox  Sandbox
 	Error    string // why the runtime failed or last died; empty if it never did
 }

@@ -82,7 +82,7 @@ func (s Suite) adapters(t *testing.T) {
 			for _, path := range paths {
 				check(t, os.Remove(path))
 			}
-			kill(t, b)
+			s.crash(t, b)
 			checkAnswer(t, b, Question("hello"), tt.want)
 		})
 	}

@@ -26,6 +26,16 @@ func kill(t *testing.T, b backends.Backend) {
 	}
 }
 
+// crash has the runtime die.
+func (s Suite) crash(t *testing.T, b backends.Backend) {
+	t.Helper()
+	if s.Crash != nil {
+		s.Crash(t, b)
+		return
+	}
+	kill(t, b)
+}
+
 func (s Suite) crashWhileLoading(t *testing.T) {
 	path := WriteModel(t, tinygguf.A)
 	check(t, os.Truncate(path, 100_000)) // signed as it is: a model that was broken before it was signed
@@ -48,7 +58,7 @@ func (s Suite) crashWhileIdle(t *testing.T) {
 	check(t, writeInto(path, modelOf(t, tinygguf.B)))
 	check(t, os.Remove(path))
 	for restarts := range 2 {
-		kill(t, b)
+		s.crash(t, b)
 		checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
 		s.checkReady(t, b, restarts+1)
 	}
@@ -60,7 +70,7 @@ func (s Suite) crashWhileStreaming(t *testing.T) {
 	forever.MaxTokens = 0
 	err := b.Chat(t.Context(), forever, func(backends.Chunk) error {
 		if !killed {
-			kill(t, b)
+			s.crash(t, b)
 			killed = true
 		}
 		return nil

@@ -84,7 +84,7 @@ func (s Suite) embed(t *testing.T) {
 	other := embedder
 	other.Seed = 1
 	check(t, writeInto(path, modelOf(t, other)))
-	kill(t, b)
+	s.crash(t, b)
 	same("after a restart", texts, embed(t, b, texts...).Vectors, all.Vectors)
 	stop(t, b)
 	o, _ := s.startEmbedder(t, other)
@@ -146,7 +146,7 @@ func (s Suite) embedWhileCrashing(t *testing.T) {
 	}()
 	// However far it has come: after one short text of another caller it has begun.
 	embed(t, b, "b")
-	kill(t, b)
+	s.crash(t, b)
 	if err := <-asked; err != nil && !errors.Is(err, backends.ErrInterrupted) {
 		t.Errorf("Embed() = %v, want ErrInterrupted", err)
 	}

@@ -49,7 +49,7 @@ func (s Suite) split(t *testing.T) {
 	for _, part := range parts {
 		check(t, os.Remove(part))
 	}
-	kill(t, b)
+	s.crash(t, b)
 	checkAnswer(t, b, Question("hello"), tinygguf.A.Sentence)
 	s.checkReady(t, b, 1)
 }

@@ -1,8 +1,6 @@
 package ollama
 
-import (
-	"github.com/ollama/ollama/api"
-)
+import "github.com/ollama/ollama/api"
 
 // Client returns a client of the running Ollama that may ask it anything, as nobody but this package can.
 func (s *Server) Client() *api.Client {
@@ -14,4 +12,10 @@ func (s *Server) Client() *api.Client {
 func (s *Server) Port() int {
 	l, _ := s.sup.Peek()
 	return l.port
+}
+
+// Doubt has an attached Ollama asked for its word at once.
+func (a *Attached) Doubt() {
+	at, _ := a.sup.Peek()
+	at.doubt <- struct{}{}
 }

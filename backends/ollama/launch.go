@@ -226,11 +226,17 @@ func (l *launch) Ready(ctx context.Context) error {
 		return fmt.Errorf("ollama is not ready: %w", context.Cause(ctx))
 	case l.ended(err):
 		return fmt.Errorf("ollama ended while loading: %w", l.proc.ErrWithOutput())
-	case l.adapted:
-		return fmt.Errorf("ollama can't load the weights with their adapters, which may have been made for others: %w", err)
 	default:
-		return fmt.Errorf("ollama can't load the weights: %w", err)
+		return cantLoad(l.adapted, err)
 	}
+}
+
+// cantLoad says what was not loaded.
+func cantLoad(adapted bool, err error) error {
+	if adapted {
+		return fmt.Errorf("ollama can't load the weights with their adapters, which may have been made for others: %w", err)
+	}
+	return fmt.Errorf("ollama can't load the weights: %w", err)
 }
 
 // ended reports whether an error means that the runtime has ended, which is known a moment later.

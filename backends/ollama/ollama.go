@@ -1,8 +1,11 @@
-// Package ollama runs GGUF models with a supervised Ollama.
+// Package ollama runs GGUF models with a supervised Ollama, and has them run by one that others started.
 //
-// The one rule: what Ollama finds in its store are links to sealed memory that it inherited, in a directory that nobody
-// else sees, and it is reached by nobody but this package. Ollama itself checks no digest when it loads, takes requests
-// from whoever connects, and pulls, makes and removes models for them; none of it is relied on.
+// The one rule: what a [Server]'s Ollama finds in its store are links to sealed memory that it inherited, in a directory
+// that nobody else sees, and it is reached by nobody but this package. Ollama itself checks no digest when it loads, takes
+// requests from whoever connects, and pulls, makes and removes models for them; none of it is relied on.
+//
+// All that is relied on where an [Attached] is used. What answers there is what it was given by Ollama's own word alone,
+// so that its level says so, and channels refuse it unless their policy asks for no more.
 //
 // Ollama does not run the chat template that a GGUF file holds: it picks the one of its own that looks most like it. So
 // a release brings a template in Ollama's language, and is refused without.

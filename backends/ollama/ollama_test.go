@@ -46,15 +46,18 @@ func newServer(t *testing.T, command, dir string) *ollama.Server {
 	return s
 }
 
+// refuses are the rows of the suite that Ollama can't do, whoever started it.
+var refuses = map[string]string{
+	"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts",
+	"tools": "tools are not passed on", "a prompt": "no text but by its template",
+}
+
 func TestConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New:       func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
-		Args:      oneThread.Args,
-		EmbedArgs: oneThread.Args,
-		Refuses: map[string]string{
-			"a weak adapter": "scale is 0.25", "a split model": "Ollama takes exactly one: join the parts",
-			"tools": "tools are not passed on", "a prompt": "no text but by its template",
-		},
+		New:            func(t *testing.T, dir string) backends.Backend { return newServer(t, backendtest.Ollama(t), dir) },
+		Args:           oneThread.Args,
+		EmbedArgs:      oneThread.Args,
+		Refuses:        refuses,
 		ChatTemplate:   chatTemplate,
 		BrokenTemplate: "{{ range .Messages }}",
 		PaddedTemplate: "{{ range .Messages }}{{ .Content }}{{ end }}" + strings.Repeat("x", 100),
