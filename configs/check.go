@@ -2,7 +2,6 @@ package configs
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -62,12 +61,14 @@ func (c *Gateway) check() []error {
 	if len(c.Weights) == 0 {
 		is.bad("weights", "is required: the directories that hold the weights")
 	}
-	commands := c.Runtimes.commands()
-	if len(commands) == 0 {
+	if c.Runtimes == (Runtimes{}) {
 		is.bad("runtimes", "is required: e.g. llamacpp: {command: llama-server}")
 	}
-	for _, kind := range slices.Sorted(maps.Keys(commands)) {
-		is.required("runtimes."+kind+".command", *commands[kind])
+	if l := c.Runtimes.LlamaCPP; l != nil {
+		is.required("runtimes.llamacpp.command", l.Command)
+	}
+	if o := c.Runtimes.Ollama; o != nil {
+		o.check(&is, c.Offline)
 	}
 	if len(c.Channels) == 0 {
 		is.bad("channels", "is required: the channels to serve, e.g. chat: {}")

@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weighbridge/weighbridge/backends/ollama"
 	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
@@ -120,20 +121,41 @@ type Runtimes struct {
 }
 
 // commands returns the command of each kind that is configured.
-func (r *Runtimes) commands() map[string]*string {
-	commands := map[string]*string{}
+func (r *Runtimes) commands() (all []*string) {
 	if r.LlamaCPP != nil {
-		commands["llamacpp"] = &r.LlamaCPP.Command
+		all = append(all, &r.LlamaCPP.Command)
 	}
 	if r.Ollama != nil {
-		commands["ollama"] = &r.Ollama.Command
+		all = append(all, &r.Ollama.Command)
 	}
-	return commands
+	return all
 }
 
-// Ollama is an installed Ollama, built without libraries beside it.
+// Ollama is an installed Ollama, built without libraries beside it, or one that runs already. One of the two is set.
 type Ollama struct {
 	Command string `yaml:"command"` // a path, or a name looked up in PATH
+
+	// Attached is the address of an Ollama that others started: http://HOST:PORT on this machine, https://HOST or
+	// unix:PATH. It is handed the verified weights, and has only its own word for having them still: what it serves has
+	// level attached, which a channel's policy must ask for, and no sandbox.
+	Attached string `yaml:"attached"`
+}
+
+func (o *Ollama) check(is *checks, offline bool) {
+	const key = "runtimes.ollama"
+	if (o.Command == "") == (o.Attached == "") {
+		is.bad(key, "one of command and attached is required, and not both")
+	}
+	if o.Attached == "" {
+		return
+	}
+	address, err := ollama.ParseAddress(o.Attached)
+	switch {
+	case err != nil:
+		is.bad(key+".attached", "%w", err)
+	case offline && !address.Local():
+		is.bad(key+".attached", "%q is not on this machine, and offline is true", address)
+	}
 }
 
 // LlamaCPP is an installed llama-server.
@@ -256,5 +278,11 @@ func (c *Gateway) resolve(dir string) {
 	if socket, ok := strings.CutPrefix(c.Listen.Control, "unix:"); ok && socket != "" {
 		abs(&socket)
 		c.Listen.Control = "unix:" + socket
+	}
+	if o := c.Runtimes.Ollama; o != nil {
+		if socket, ok := strings.CutPrefix(o.Attached, "unix:"); ok && socket != "" {
+			abs(&socket)
+			o.Attached = "unix:" + socket
+		}
 	}
 }

@@ -54,6 +54,13 @@ func TestCommandPaths(t *testing.T) {
 	}
 }
 
+func TestAttachedSocket(t *testing.T) {
+	cfg, err := configs.Parse([]byte(strings.Replace(sample(t), "llamacpp: {command: llama-server}", "ollama: {attached: \"unix:run/ollama.sock\"}", 1)), "/site")
+	if err != nil || cfg.Runtimes.Ollama.Attached != "unix:/site/run/ollama.sock" || cfg.Runtimes.Ollama.Command != "" {
+		t.Errorf("Ollama is %+v, %v; want its socket in /site", cfg.Runtimes.Ollama, err)
+	}
+}
+
 // Each row breaks one thing of a valid configuration; the error must name its key.
 func TestParse(t *testing.T) {
 	key := `"sha256:` + strings.Repeat("0", 64) + `"`
@@ -88,7 +95,12 @@ func TestParse(t *testing.T) {
 		{"no command", "command: llama-server", `command: ""`, "runtimes.llamacpp.command"},
 		{"both runtimes", "  llamacpp:", "  ollama: {command: ollama}\n  llamacpp:", ""},
 		{"Ollama alone", "llamacpp: {command: llama-server}", "ollama: {command: bin/ollama}", ""},
-		{"no command of Ollama", "llamacpp: {command: llama-server}", "ollama: {}", "runtimes.ollama.command"},
+		{"no command of Ollama", "llamacpp: {command: llama-server}", "ollama: {}", "runtimes.ollama: one of command and attached"},
+		{"an Ollama that runs already", "llamacpp: {command: llama-server}", "ollama: {attached: \"http://127.0.0.1:11434\"}", ""},
+		{"an Ollama twice", "llamacpp: {command: llama-server}", "ollama: {command: ollama, attached: \"http://127.0.0.1:11434\"}", "runtimes.ollama: one of command and attached"},
+		{"an Ollama without TLS", "llamacpp: {command: llama-server}", "ollama: {attached: \"http://10.0.0.1:11434\"}", "runtimes.ollama.attached: \"http://10.0.0.1:11434\": plain http is for this machine only"},
+		{"an Ollama with TLS", "llamacpp: {command: llama-server}", "ollama: {attached: \"https://gpu.example\"}", ""},
+		{"an Ollama elsewhere, offline", "  llamacpp: {command: llama-server}", "  ollama: {attached: \"https://gpu.example\"}\noffline: true", "runtimes.ollama.attached: \"https://gpu.example\" is not on this machine"},
 		{"Ollama's weights given back", "llamacpp: {command: llama-server}", "ollama: {command: ollama, keepSealed: false}", `unknown key "keepSealed"`},
 		{"runtime of a later version", "llamacpp:", "vllm:", `"vllm" is not supported by this version`},
 		{"no channel", "channels:\n  chat: {}", "channels: {}", "channels: is required"},

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,8 +23,8 @@ import (
 )
 
 // backendFactory makes backends of the configured kinds, whose runtimes must be installed. Each launch has a directory
-// of its own in dir.
-func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(kind string) (backends.Backend, error), error) {
+// of its own in dir; what is made at runtimes that others started has a name that begins with owner.
+func backendFactory(cfg *configs.Gateway, dir, owner string, log *slog.Logger) (func(kind string) (backends.Backend, error), error) {
 	kinds := map[string]func() (backends.Backend, error){}
 	if r := cfg.Runtimes.LlamaCPP; r != nil {
 		if _, err := exec.LookPath(r.Command); err != nil {
@@ -36,7 +39,15 @@ func backendFactory(cfg *configs.Gateway, dir string, log *slog.Logger) (func(ki
 			return llamacpp.New(llamacpp.Config{Command: r.Command, RuntimeDir: dir, GiveBack: giveBack, User: as, Log: log})
 		}
 	}
-	if r := cfg.Runtimes.Ollama; r != nil {
+	if r := cfg.Runtimes.Ollama; r != nil && r.Attached != "" {
+		address, err := ollama.ParseAddress(r.Attached)
+		if err != nil {
+			return nil, fmt.Errorf("runtimes.ollama.attached: %w", err)
+		}
+		kinds[ollama.Kind] = func() (backends.Backend, error) {
+			return ollama.NewAttached(ollama.AttachedConfig{Address: address, Owner: owner, Log: log})
+		}
+	} else if r != nil {
 		if _, err := exec.LookPath(r.Command); err != nil {
 			return nil, withHint(fmt.Errorf("runtimes.ollama.command: %w", err), "install Ollama, or name its path")
 		}
@@ -85,4 +96,13 @@ func runtimeUser(name string) (*process.User, error) {
 		return nil, errors.New("is root: name a user with nothing of its own")
 	}
 	return &process.User{UID: uid, GID: gid}, nil
+}
+
+// ownerLength is how many hexadecimal digits of a digest tell gateways apart.
+const ownerLength = 16
+
+// ownerOf names a gateway to runtimes that others started: by its key, which it has to itself and keeps.
+func ownerOf(key ed25519.PrivateKey) string {
+	sum := sha256.Sum256(key.Public().(ed25519.PublicKey))
+	return hex.EncodeToString(sum[:])[:ownerLength]
 }

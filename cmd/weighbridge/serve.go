@@ -114,7 +114,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return err
 	}
 	defer os.RemoveAll(sockets)
-	backend, err := backendFactory(cfg, sockets, log)
+	backend, err := backendFactory(cfg, sockets, ownerOf(key), log)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,9 @@ type runtimeStatus struct {
 
 // String says it on one line.
 func (r runtimeStatus) String() string {
+	if r.PID == 0 && r.State == "ready" {
+		return fmt.Sprintf("%s %s (%s, not started here), looked for again %d times", r.Kind, r.Role, r.State, r.Restarts)
+	}
 	return fmt.Sprintf("%s %s (%s, process %d): %s of memory beside the weights, %.0f s of processor time, restarted %d times",
 		r.Kind, r.Role, r.State, r.PID, humanize.IBytes(uint64(r.Memory)), r.CPUSeconds, r.Restarts)
 }
