@@ -101,10 +101,13 @@ func (l *launch) pass() {
 		return
 	}
 	l.forgetting.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout) // or until the runtime ends
+		ctx, cancel := context.WithTimeout(context.Background(), l.patience) // or until the runtime ends
 		defer cancel()
-		_ = l.forget(ctx) // else the next one does, before it asks
-		l.turn <- struct{}{}
+		if err := l.forget(ctx); errors.Is(err, context.DeadlineExceeded) {
+			cancel()
+			l.proc.Stop(ctx) // it would answer nobody any more; the next one does
+		}
+		l.turn <- struct{}{} // after another error the next request has it forget, before it asks
 	})
 }
 

@@ -1,6 +1,7 @@
 package ollama
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -158,6 +159,8 @@ type launch struct {
 	args    map[string]string
 	adapted bool // by adapters
 
+	patience time.Duration // with it, after an answer
+
 	turn chan struct{} // holds one value while nobody asks anything
 	used bool          // something was asked that is not forgotten; belongs to who has the turn
 
@@ -168,7 +171,7 @@ type launch struct {
 
 // launch starts Ollama on a store that is made for this launch.
 func (p *parts) launch(cfg Config) (_ *launch, err error) {
-	l := &launch{args: p.args, adapted: len(p.adapters) > 0, turn: make(chan struct{}, 1)}
+	l := &launch{args: p.args, adapted: len(p.adapters) > 0, patience: cmp.Or(cfg.Patience, forgetTimeout), turn: make(chan struct{}, 1)}
 	l.turn <- struct{}{}
 	if l.port, err = freePort(); err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
@@ -32,6 +33,10 @@ type Config struct {
 	RuntimeDir string       // an existing directory; each launch makes a private one in it
 	Log        *slog.Logger // gets what becomes of the runtime, and at Debug what it writes
 	Self       string       // the executable whose main calls process.Hook; empty: this one
+
+	// Patience is how long Ollama may take to be done with a request that has ended, before it is started anew; 0:
+	// forgetTimeout. It can lose its only slot when a caller leaves in a bad moment.
+	Patience time.Duration
 }
 
 // A Server is a [backends.Backend] that runs Ollama. It answers one request after the other: Ollama keeps the last

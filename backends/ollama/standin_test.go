@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -51,6 +52,7 @@ func standIn() error {
 	}
 	var mu sync.Mutex
 	var asked []string // since the last question for it
+	stuck := false     // from a question on it does nothing else
 	http.HandleFunc("GET /{$}", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("GET /api/ps", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, `{"models":[{"name":"model","context_length":77}]}`)
@@ -61,6 +63,9 @@ func standIn() error {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, "generate "+string(body))
+		if stuck {
+			select {}
+		}
 		io.WriteString(w, `{"done":true}`)
 	})
 	http.HandleFunc("POST /api/chat", func(w http.ResponseWriter, r *http.Request) {
@@ -86,6 +91,9 @@ func standIn() error {
 			asked = nil
 		case "store": // what it sees
 			answer(lookAround())
+		case "get stuck":
+			stuck = true
+			answer("stuck")
 		case "cut short":
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, `{"message":`)
@@ -163,6 +171,30 @@ func startStandIn(t *testing.T, spec backends.Spec) *ollama.Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestStuckIsStartedAnew: one that is never done with a request does not keep the next one waiting for ever.
+func TestStuckIsStartedAnew(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ollama.New(ollama.Config{Command: self, RuntimeDir: t.TempDir(), Patience: 300 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	if err := s.Start(t.Context(), backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), backends.Spec{ChatTemplate: chatTemplate}); err != nil {
+		t.Fatal(err)
+	}
+	for _, question := range []string{"get stuck", "proper"} {
+		if _, _, err := backendtest.Ask(t.Context(), s, backendtest.Question(question)); err != nil {
+			t.Errorf("Chat(%q) = %v", question, err)
+		}
+	}
+	if st := s.Status(); st.Restarts != 1 || st.State != backends.Ready {
+		t.Errorf("status is %+v, want ready after a restart", st)
+	}
 }
 
 // TestLoadingFails: what a runtime wrote is told if it dies while it loads, and one that loads for ever is given up.
