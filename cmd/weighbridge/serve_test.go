@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -244,6 +246,44 @@ func TestServe(t *testing.T) {
 		`weighbridge_swap_phase_duration_seconds_count{channel="chat",outcome="done",phase="record"} 2`, `weighbridge_runtime_memory_bytes{channel="chat",role="serves"}`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("metrics hold no %s:\n%s", want, data)
+		}
+	}
+	checkDashboards(t, string(data))
+}
+
+// checkDashboards looks for each metric of the dashboards in what the gateway shows, but for those that are there only when
+// something is wrong.
+func checkDashboards(t *testing.T, metrics string) {
+	t.Helper()
+	troubles := []string{"weighbridge_channel_refused", "weighbridge_scrub_bad"}
+	names := regexp.MustCompile(`\b(?:weighbridge|gen_ai_(?:client|server)|process)_[a-z_]+`)
+	files, err := filepath.Glob("../../configs/dashboards/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("dashboards: %v, %v", files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dashboard struct {
+			Panels []struct{ Targets []struct{ Expr string } }
+		}
+		if err := json.Unmarshal(data, &dashboard); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, panel := range dashboard.Panels {
+			for _, target := range panel.Targets {
+				found := names.FindAllString(target.Expr, -1)
+				if len(found) == 0 {
+					t.Errorf("%s: %q has no metric of the gateway", file, target.Expr)
+				}
+				for _, name := range found {
+					if !slices.Contains(troubles, name) && !regexp.MustCompile(`(?m)^`+name+`[{ ]`).MatchString(metrics) {
+						t.Errorf("%s: the gateway has no metric %s", file, name)
+					}
+				}
+			}
 		}
 	}
 }
