@@ -6,6 +6,7 @@ require (
 	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // RFC 3161 requests, and responses in tests
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
+	github.com/go-jose/go-jose/v4 v4.1.5 // signs the JWT-SVIDs of development identities
 	github.com/go-json-experiment/json v1.27.2 // strict JSON (no duplicate or unknown names) and RFC 8785, which encoding/json can't do
 	github.com/google/certificate-transparency-go v1.3.3 // the certificate log of the Sigstore instance in tests
 	github.com/hanwen/go-fuse/v2 v2.12.1 // files that misbehave, in tests
@@ -58,7 +59,6 @@ require (
 	github.com/coreos/go-oidc/v3 v3.17.0 // indirect
 	github.com/cyberphone/json-canonicalization v0.0.0-20241213102144-19d51d7fe467 // indirect
 	github.com/digitorus/pkcs7 v0.0.0-20230818184609-3a137a874352 // indirect
-	github.com/go-jose/go-jose/v4 v4.1.5 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/go-openapi/analysis v0.25.5 // indirect

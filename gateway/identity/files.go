@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/weighbridge/weighbridge/gateway/identity/workload"
 )
 
-// A fileSource serves the identity in three files to this process, and serves it anew when they change.
+// A fileSource serves the identity in files to this process, and serves it anew when they change.
 type fileSource struct {
 	files  Files
 	server *workload.Server
@@ -25,7 +28,7 @@ type fileSource struct {
 	done   chan struct{}
 
 	mu   sync.Mutex
-	last [3][]byte // what was read last, good or bad, so that trouble is reported once
+	last map[string][]byte // what was read last by its key, good or bad, so that trouble is reported once
 }
 
 // openFiles fails if the files are not usable now; later troubles leave what was read before in force.
@@ -62,47 +65,91 @@ func (s *fileSource) Reload() error { return s.reload(true) }
 func (s *fileSource) reload(always bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var now [3][]byte
-	for i, path := range []string{s.files.SVID, s.files.Key, s.files.Bundle} {
-		var err error
-		if now[i], err = readFile(path); err != nil {
-			now[i] = []byte(err.Error()) // a file that stays away is reported once
-			if !always && bytes.Equal(now[i], s.last[i]) {
-				return nil
-			}
-			s.last[i] = now[i]
-			return fmt.Errorf("%s: %w", [...]string{"svid", "key", "bundle"}[i], err)
+	now := map[string][]byte{}
+	var errs []error
+	for key, path := range s.files.paths() {
+		data, err := readFile(path)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+			data = []byte(err.Error()) // a file that stays away is reported once
 		}
+		now[key] = data
 	}
-	if !always && bytes.Equal(now[0], s.last[0]) && bytes.Equal(now[1], s.last[1]) && bytes.Equal(now[2], s.last[2]) {
+	if !always && maps.EqualFunc(now, s.last, bytes.Equal) {
 		return nil
 	}
 	s.last = now
-	svid, bundle, err := s.parse(now)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	issued, err := s.parse(now)
 	if err != nil {
 		return err
 	}
-	return s.server.Set([]*x509svid.SVID{svid}, bundle)
+	return s.server.Set(issued)
+}
+
+// paths are the files by their keys in a configuration.
+func (f Files) paths() map[string]string {
+	paths := map[string]string{"svid": f.SVID, "key": f.Key, "bundle": f.Bundle}
+	for td, path := range f.Bundles {
+		paths["bundles."+td] = path
+	}
+	return paths
 }
 
 // parse refuses an identity that peers would refuse.
-func (s *fileSource) parse(data [3][]byte) (*x509svid.SVID, *x509bundle.Bundle, error) {
+func (s *fileSource) parse(data map[string][]byte) (workload.Issued, error) {
+	var out workload.Issued
 	// It checks that the key belongs to the leaf, too.
-	svid, err := x509svid.Parse(data[0], data[1])
+	svid, err := x509svid.Parse(data["svid"], data["key"])
 	if err != nil {
-		return nil, nil, fmt.Errorf("svid %s, key %s: %w", s.files.SVID, s.files.Key, err)
+		return out, fmt.Errorf("svid %s, key %s: %w", s.files.SVID, s.files.Key, err)
 	}
-	bundle, err := x509bundle.Parse(svid.ID.TrustDomain(), data[2])
+	out.SVIDs = []*x509svid.SVID{svid}
+	if out.Bundle, err = parseBundle(svid.ID.TrustDomain(), data["bundle"]); err != nil {
+		return out, fmt.Errorf("bundle %s: %w", s.files.Bundle, err)
+	}
+	if _, _, err := x509svid.Verify(svid.Certificates, out.Bundle); err != nil {
+		return out, fmt.Errorf("svid %s does not verify with bundle %s: %w", s.files.SVID, s.files.Bundle, err)
+	}
+	for name, path := range s.files.Bundles {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return out, fmt.Errorf("bundles: %q: %w", name, err)
+		}
+		if td == svid.ID.TrustDomain() {
+			return out, fmt.Errorf("bundles: %q is the gateway's own trust domain: its bundle is that of bundle", name)
+		}
+		other, err := parseBundle(td, data["bundles."+name])
+		if err != nil {
+			return out, fmt.Errorf("bundles.%s %s: %w", name, path, err)
+		}
+		out.Federated = append(out.Federated, other)
+	}
+	return out, nil
+}
+
+// parseBundle reads certificates in PEM, or a bundle in SPIFFE's own format (JSON), which has keys of JWT-SVIDs too.
+func parseBundle(td spiffeid.TrustDomain, data []byte) (*spiffebundle.Bundle, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		bundle, err := spiffebundle.Parse(td, data)
+		if err != nil {
+			return nil, err
+		}
+		if len(bundle.X509Authorities()) == 0 {
+			return nil, errors.New("holds no certificate")
+		}
+		return bundle, nil
+	}
+	bundle, err := x509bundle.Parse(td, data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("bundle %s: %w", s.files.Bundle, err)
+		return nil, err
 	}
 	if bundle.Empty() {
-		return nil, nil, fmt.Errorf("bundle %s: holds no certificate", s.files.Bundle)
+		return nil, errors.New("holds no certificate")
 	}
-	if _, _, err := x509svid.Verify(svid.Certificates, bundle); err != nil {
-		return nil, nil, fmt.Errorf("svid %s does not verify with bundle %s: %w", s.files.SVID, s.files.Bundle, err)
-	}
-	return svid, bundle, nil
+	return spiffebundle.FromX509Bundle(bundle), nil
 }
 
 func readFile(path string) ([]byte, error) {

@@ -48,10 +48,13 @@ type Config struct {
 	Log  *slog.Logger  // nil: nowhere
 }
 
-// Files are PEM files: the certificate chain with the leaf first, its key, and the authorities of its trust domain.
-// They are read again when they change; files that don't belong together leave the old ones in force.
+// Files are the certificate chain with the leaf first and its key, both PEM, and the authorities of its trust domain:
+// PEM, or a SPIFFE bundle (JSON), which also has the keys that sign JWT-SVIDs. They are read again when they change; files
+// that don't belong together leave the old ones in force.
 type Files struct {
 	SVID, Key, Bundle string
+
+	Bundles map[string]string // of federated trust domains, by their names
 }
 
 // Development asks for an authority of our own, for the trust domain. This process takes spiffe://TD/gateway, and

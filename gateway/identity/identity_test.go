@@ -221,7 +221,7 @@ func TestOpenWaitsForIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := server.Set([]*x509svid.SVID{svid}, agent.Bundle()); err != nil {
+	if err := server.Set(workload.Issued{SVIDs: []*x509svid.SVID{svid}, Bundle: agent.Bundle()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-opened; err != nil {

@@ -14,13 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
@@ -30,6 +29,9 @@ import (
 const (
 	// DefaultLifetime is how long an SVID is valid; each is replaced when half of it is over.
 	DefaultLifetime = time.Hour
+
+	// tokenLifetime is that of a JWT-SVID, as SPIRE makes them: what is shown to others should not last.
+	tokenLifetime = 5 * time.Minute
 
 	// minLifetime leaves time to use an SVID before it is replaced.
 	minLifetime = time.Second
@@ -51,26 +53,27 @@ type Identity struct {
 type Config struct {
 	TrustDomain spiffeid.TrustDomain
 	Lifetime    time.Duration // of an SVID; 0: DefaultLifetime
+	Audience    string        // of the JWT-SVIDs that Write keeps in files; empty: it keeps none
 	Log         *slog.Logger  // nil: nowhere
 }
 
 // An Agent issues the identities of one trust domain and keeps them fresh until it is closed.
 type Agent struct {
-	config    Config
-	authority *x509.Certificate
-	key       *ecdsa.PrivateKey
+	config      Config
+	authorities atomic.Pointer[authorities]
 
 	stop chan struct{}
 	done chan struct{}
 
-	mu    sync.Mutex
-	sinks []sink
+	mu        sync.Mutex
+	sinks     []sink
+	federated []*Agent // whose bundles are handed out too
 }
 
 // A sink is a place where some identities are handed out.
 type sink struct {
 	ids   []Identity
-	put   func([]*x509svid.SVID, *x509bundle.Bundle) error
+	put   func(workload.Issued) error
 	close func() error
 }
 
@@ -88,31 +91,21 @@ func Open(c Config) (*Agent, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{config: c, stop: make(chan struct{}), done: make(chan struct{})}
-	var err error
-	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	first, err := newAuthority(c.TrustDomain)
+	if err != nil {
 		return nil, fmt.Errorf("development authority: %w", err)
 	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{Organization: []string{"Weighbridge development"}, CommonName: c.TrustDomain.Name()},
-		URIs:                  []*url.URL{c.TrustDomain.ID().URL()},
-		NotBefore:             now.Add(-clockSkew),
-		NotAfter:              now.Add(authorityLifetime),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	if a.authority, err = a.sign(template, &a.key.PublicKey, template); err != nil {
-		return nil, fmt.Errorf("development authority: %w", err)
-	}
+	a.authorities.Store(&authorities{signs: first, all: []*authority{first}})
 	go a.rotate()
 	return a, nil
 }
 
-// Bundle is what verifies the identities of this agent.
-func (a *Agent) Bundle() *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(a.config.TrustDomain, []*x509.Certificate{a.authority})
+// Federate hands out the bundles of other agents beside this one's own from now on, as they are at each renewal.
+func (a *Agent) Federate(with ...*Agent) error {
+	a.mu.Lock()
+	a.federated = append(a.federated, with...)
+	a.mu.Unlock()
+	return a.Rotate()
 }
 
 // Issue makes one SVID that nothing keeps fresh. It is valid for "localhost" too, so that tools that check host names
@@ -126,7 +119,7 @@ func (a *Agent) Issue(id Identity) (*x509svid.SVID, error) {
 		return nil, fmt.Errorf("issue SVID %s: %w", id.ID, err)
 	}
 	now := time.Now()
-	leaf, err := a.sign(&x509.Certificate{
+	leaf, err := a.authorities.Load().signs.sign(&x509.Certificate{
 		SerialNumber:          serial(),
 		Subject:               pkix.Name{Organization: []string{"Weighbridge development"}},
 		URIs:                  []*url.URL{id.ID.URL()},
@@ -137,27 +130,11 @@ func (a *Agent) Issue(id Identity) (*x509svid.SVID, error) {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, &key.PublicKey, a.authority)
+	}, &key.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("issue SVID %s: %w", id.ID, err)
 	}
 	return &x509svid.SVID{ID: id.ID, Certificates: []*x509.Certificate{leaf}, PrivateKey: key, Hint: id.Hint}, nil
-}
-
-func (a *Agent) sign(template *x509.Certificate, pub *ecdsa.PublicKey, parent *x509.Certificate) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, a.key)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
-}
-
-func serial() *big.Int {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
-	if err != nil {
-		panic("devworkload: internal error: " + err.Error()) // crypto/rand does not fail
-	}
-	return n.Add(n, big.NewInt(1))
 }
 
 // Serve hands ids out, in this order, to whoever opens the unix socket.
@@ -178,9 +155,10 @@ func (a *Agent) InProcess(ids ...Identity) (*workload.Server, error) {
 	return s, nil
 }
 
-// Write keeps svid.pem, key.pem and bundle.pem of each identity below dir, in a directory named by the path of its ID.
+// Write keeps svid.pem, key.pem and bundle.pem of each identity below dir, in a directory named by the path of its ID, and
+// with Config.Audience token.jwt.
 func (a *Agent) Write(dir string, ids ...Identity) error {
-	put := func(svids []*x509svid.SVID, bundle *x509bundle.Bundle) error { return writeAll(dir, svids, bundle) }
+	put := func(i workload.Issued) error { return a.writeAll(dir, i) }
 	return a.add(sink{ids, put, func() error { return nil }})
 }
 
@@ -199,15 +177,18 @@ func (a *Agent) fill(s sink) error {
 	if len(s.ids) == 0 {
 		return errors.New("development identities: none to hand out")
 	}
-	var svids []*x509svid.SVID
+	out := workload.Issued{Bundle: a.Bundle(), Token: a.Token}
+	for _, other := range a.federated {
+		out.Federated = append(out.Federated, other.Bundle())
+	}
 	for _, id := range s.ids {
 		svid, err := a.Issue(id)
 		if err != nil {
 			return err
 		}
-		svids = append(svids, svid)
+		out.SVIDs = append(out.SVIDs, svid)
 	}
-	return s.put(svids, a.Bundle())
+	return s.put(out)
 }
 
 // Rotate replaces every SVID that is handed out, as happens by itself at half their lifetime.
@@ -223,7 +204,11 @@ func (a *Agent) Rotate() error {
 
 func (a *Agent) rotate() {
 	defer close(a.done)
-	tick := time.NewTicker(a.config.Lifetime / 2)
+	renew := a.config.Lifetime
+	if a.config.Audience != "" {
+		renew = min(renew, tokenLifetime)
+	}
+	tick := time.NewTicker(renew / 2)
 	defer tick.Stop()
 	for {
 		select {

@@ -5,9 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
+	"github.com/weighbridge/weighbridge/gateway/identity/workload"
 	"github.com/weighbridge/weighbridge/verifier/store"
 )
 
@@ -16,6 +14,7 @@ const (
 	SVIDFile   = "svid.pem"
 	KeyFile    = "key.pem"
 	BundleFile = "bundle.pem"
+	TokenFile  = "token.jwt" //nolint:gosec // a name
 )
 
 // FilesDir is where [Agent.Write] keeps the files of one identity: dir/apps/demo for spiffe://TD/apps/demo.
@@ -23,12 +22,12 @@ func FilesDir(dir string, id Identity) string {
 	return filepath.Join(dir, filepath.FromSlash(id.ID.Path()))
 }
 
-func writeAll(dir string, svids []*x509svid.SVID, bundle *x509bundle.Bundle) error {
-	authorities, err := bundle.Marshal()
+func (a *Agent) writeAll(dir string, i workload.Issued) error {
+	authorities, err := i.Bundle.X509Bundle().Marshal()
 	if err != nil {
 		return fmt.Errorf("encode bundle: %w", err)
 	}
-	for _, svid := range svids {
+	for _, svid := range i.SVIDs {
 		into := FilesDir(dir, Identity{ID: svid.ID})
 		if err := os.MkdirAll(into, 0o700); err != nil {
 			return fmt.Errorf("write SVID: %w", err)
@@ -37,7 +36,15 @@ func writeAll(dir string, svids []*x509svid.SVID, bundle *x509bundle.Bundle) err
 		if err != nil {
 			return fmt.Errorf("encode SVID %s: %w", svid.ID, err)
 		}
-		for name, data := range map[string][]byte{BundleFile: authorities, SVIDFile: chain, KeyFile: key} {
+		files := map[string][]byte{BundleFile: authorities, SVIDFile: chain, KeyFile: key}
+		if a.config.Audience != "" {
+			token, err := a.Token(svid.ID, []string{a.config.Audience})
+			if err != nil {
+				return err
+			}
+			files[TokenFile] = []byte(token)
+		}
+		for name, data := range files {
 			// A reader may see the new certificate with the old key for a moment: it must check that they belong
 			// together, as the gateway does.
 			if err := store.WriteFile(filepath.Join(into, name), data, 0o600); err != nil {

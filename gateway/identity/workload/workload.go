@@ -16,8 +16,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	pb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
@@ -46,7 +48,17 @@ const (
 // errNoIdentity is what SPIRE answers too, until it knows the workload: clients try again.
 var errNoIdentity = status.Error(codes.PermissionDenied, "no identity issued")
 
-// A Server answers X.509 requests of the Workload API with what it was last told to. All its methods may be called
+// Issued is what a [Server] hands out.
+type Issued struct {
+	SVIDs     []*x509svid.SVID       // the first is the one that clients take if they don't choose
+	Bundle    *spiffebundle.Bundle   // of the SVIDs' trust domain
+	Federated []*spiffebundle.Bundle // of the others that are known
+
+	// Token makes a JWT-SVID. It is called concurrently, for the identities of SVIDs alone. nil: there are none to be had.
+	Token func(id spiffeid.ID, audience []string) (string, error)
+}
+
+// A Server answers requests of the Workload API with what it was last told to. All its methods may be called
 // concurrently.
 type Server struct {
 	pb.UnimplementedSpiffeWorkloadAPIServer
@@ -57,9 +69,17 @@ type Server struct {
 	socket string
 
 	mu      sync.Mutex
-	svids   *pb.X509SVIDResponse // nil: no identity is issued
-	bundles *pb.X509BundlesResponse
+	now     *answers      // nil: no identity is issued
 	changed chan struct{} // closed and replaced at each change
+}
+
+// answers are what is handed out, as it goes over the wire. They never change.
+type answers struct {
+	svids       *pb.X509SVIDResponse
+	bundles     *pb.X509BundlesResponse
+	jwtBundles  *pb.JWTBundlesResponse
+	authorities *jwtbundle.Set
+	token       func(id spiffeid.ID, audience []string) (string, error)
 }
 
 // InProcess returns a server that [Server.ClientOptions] alone lead to.
@@ -140,68 +160,98 @@ func (s *Server) ClientOptions() []workloadapi.ClientOption {
 	}
 }
 
-// Set replaces what is handed out, and sends it to every client that waits. The first SVID is the one that clients
-// take if they don't choose.
-func (s *Server) Set(svids []*x509svid.SVID, bundle *x509bundle.Bundle) error {
-	var authorities []byte
-	for _, ca := range bundle.X509Authorities() {
-		authorities = append(authorities, ca.Raw...)
-	}
-	out := &pb.X509SVIDResponse{}
-	for _, svid := range svids {
-		chain, key, err := svid.MarshalRaw()
-		if err != nil {
-			return fmt.Errorf("encode SVID %s: %w", svid.ID, err)
-		}
-		out.Svids = append(out.Svids, &pb.X509SVID{
-			SpiffeId: svid.ID.String(), X509Svid: chain, X509SvidKey: key, Bundle: authorities, Hint: svid.Hint,
-		})
+// Set replaces what is handed out, and sends it to every client that waits.
+func (s *Server) Set(i Issued) error {
+	now, err := answersOf(i)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.svids = out
-	s.bundles = &pb.X509BundlesResponse{Bundles: map[string][]byte{bundle.TrustDomain().IDString(): authorities}}
+	s.now = now
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return nil
 }
 
-func (s *Server) current() (*pb.X509SVIDResponse, *pb.X509BundlesResponse, <-chan struct{}) {
+func answersOf(i Issued) (*answers, error) {
+	a := &answers{
+		svids:      &pb.X509SVIDResponse{FederatedBundles: map[string][]byte{}},
+		bundles:    &pb.X509BundlesResponse{Bundles: map[string][]byte{}},
+		jwtBundles: &pb.JWTBundlesResponse{Bundles: map[string][]byte{}}, authorities: jwtbundle.NewSet(), token: i.Token,
+	}
+	for n, bundle := range append([]*spiffebundle.Bundle{i.Bundle}, i.Federated...) {
+		td := bundle.TrustDomain().IDString()
+		a.bundles.Bundles[td] = rawAuthorities(bundle)
+		if n > 0 {
+			a.svids.FederatedBundles[td] = a.bundles.Bundles[td]
+		}
+		keys, err := bundle.JWTBundle().Marshal()
+		if err != nil {
+			return nil, fmt.Errorf("encode JWT bundle of %s: %w", td, err)
+		}
+		a.jwtBundles.Bundles[td] = keys
+		a.authorities.Add(bundle.JWTBundle())
+	}
+	for _, svid := range i.SVIDs {
+		chain, key, err := svid.MarshalRaw()
+		if err != nil {
+			return nil, fmt.Errorf("encode SVID %s: %w", svid.ID, err)
+		}
+		a.svids.Svids = append(a.svids.Svids, &pb.X509SVID{
+			SpiffeId: svid.ID.String(), X509Svid: chain, X509SvidKey: key, Bundle: rawAuthorities(i.Bundle), Hint: svid.Hint,
+		})
+	}
+	return a, nil
+}
+
+func rawAuthorities(b *spiffebundle.Bundle) (raw []byte) {
+	for _, ca := range b.X509Authorities() {
+		raw = append(raw, ca.Raw...)
+	}
+	return raw
+}
+
+func (s *Server) current() (*answers, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.svids, s.bundles, s.changed
+	return s.now, s.changed
 }
 
 // FetchX509SVID implements the Workload API.
 func (s *Server) FetchX509SVID(_ *pb.X509SVIDRequest, stream grpc.ServerStreamingServer[pb.X509SVIDResponse]) error {
-	return s.stream(stream.Context(), func() (<-chan struct{}, error) {
-		svids, _, changed := s.current()
-		if svids == nil {
-			return nil, errNoIdentity
-		}
-		return changed, stream.Send(svids)
-	})
+	return s.stream(stream.Context(), func(a *answers) error { return stream.Send(a.svids) })
 }
 
 // FetchX509Bundles implements the Workload API.
 func (s *Server) FetchX509Bundles(_ *pb.X509BundlesRequest, stream grpc.ServerStreamingServer[pb.X509BundlesResponse]) error {
-	return s.stream(stream.Context(), func() (<-chan struct{}, error) {
-		_, bundles, changed := s.current()
-		if bundles == nil {
-			return nil, errNoIdentity
-		}
-		return changed, stream.Send(bundles)
-	})
+	return s.stream(stream.Context(), func(a *answers) error { return stream.Send(a.bundles) })
 }
 
-// stream sends now and at each change, until the client goes or send fails.
-func (s *Server) stream(ctx context.Context, send func() (<-chan struct{}, error)) error {
+// FetchJWTBundles implements the Workload API.
+func (s *Server) FetchJWTBundles(_ *pb.JWTBundlesRequest, stream grpc.ServerStreamingServer[pb.JWTBundlesResponse]) error {
+	return s.stream(stream.Context(), func(a *answers) error { return stream.Send(a.jwtBundles) })
+}
+
+// asked checks the header that every call must bring.
+func asked(ctx context.Context) error {
 	if md, _ := metadata.FromIncomingContext(ctx); len(md[header]) != 1 || md[header][0] != "true" {
 		return status.Errorf(codes.InvalidArgument, "security header %s: true is missing from the request", header)
 	}
+	return nil
+}
+
+// stream sends now and at each change, until the client goes or send fails.
+func (s *Server) stream(ctx context.Context, send func(*answers) error) error {
+	if err := asked(ctx); err != nil {
+		return err
+	}
 	for {
-		changed, err := send()
-		if err != nil {
+		now, changed := s.current()
+		if now == nil {
+			return errNoIdentity
+		}
+		if err := send(now); err != nil {
 			return err
 		}
 		select {
