@@ -200,12 +200,16 @@ type door struct {
 	metrics http.Handler
 	grpc    string
 	http    string
-	stop    func() error // shuts down and waits
+	tokens  struct{ grpc, http string } // the doors for JWT-SVIDs
+	stop    func() error                // shuts down and waits
 
 	transports []*http.Transport
 }
 
-const domain = "bank.example"
+const (
+	domain  = "bank.example"
+	partner = "partner.example" // of which a gateway knows nothing, unless a test federates with it
+)
 
 // open starts a gateway on which spiffe://bank.example/apps/* may use the channels chat and quiet.
 func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Config)) *door {
@@ -217,9 +221,12 @@ func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Co
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	d := &door{t: t, dir: dir, catalog: &catalog{channels: channels}, log: &logbook{}}
 	d.agent = newAgent(t, domain)
-	us := d.source(d.agent, "/gateway")
+	us := d.source(d.agent, "/gateway", func(c *identity.Config) {
+		c.Tokens, c.Proxies = true, []spiffeid.ID{spiffeid.RequireFromString("spiffe://" + domain + "/proxy")}
+	})
 	rules, err := access.Parse([]access.Rule{
 		{Caller: "spiffe://" + domain + "/apps/*", Channels: []string{"chat", "quiet", "ghost"}, Methods: []string{"chat", "generate", "embed", "models"}},
+		{Caller: "spiffe://" + partner + "/apps/*", Channels: []string{"chat"}, Methods: []string{"chat", "models"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -240,11 +247,12 @@ func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	rpc, web := listen(t), listen(t)
-	d.grpc, d.http = rpc.Addr().String(), web.Addr().String()
+	l := gateway.Listeners{GRPC: listen(t), HTTP: listen(t), TokenGRPC: listen(t), TokenHTTP: listen(t)}
+	d.grpc, d.http = l.GRPC.Addr().String(), l.HTTP.Addr().String()
+	d.tokens.grpc, d.tokens.http = l.TokenGRPC.Addr().String(), l.TokenHTTP.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- gw.Serve(ctx, gateway.Listeners{GRPC: rpc, HTTP: web}) }()
+	go func() { served <- gw.Serve(ctx, l) }()
 	d.stop = sync.OnceValue(func() error {
 		for _, tr := range d.transports {
 			tr.CloseIdleConnections() // else the shutdown gives each a second
@@ -284,7 +292,7 @@ func newAgent(t *testing.T, td string) *devworkload.Agent {
 }
 
 // source takes an identity through a Workload API socket.
-func (d *door) source(agent *devworkload.Agent, path string) *identity.Source {
+func (d *door) source(agent *devworkload.Agent, path string, change ...func(*identity.Config)) *identity.Source {
 	d.t.Helper()
 	td := agent.Bundle().TrustDomain()
 	id := devworkload.Identity{ID: spiffeid.RequireFromPath(td, path)}
@@ -294,7 +302,11 @@ func (d *door) source(agent *devworkload.Agent, path string) *identity.Source {
 			d.t.Fatal(err)
 		}
 	}
-	s, err := identity.Open(d.t.Context(), identity.Config{WorkloadAPI: "unix://" + socket})
+	c := identity.Config{WorkloadAPI: "unix://" + socket}
+	for _, f := range change {
+		f(&c)
+	}
+	s, err := identity.Open(d.t.Context(), c)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -108,6 +108,10 @@ type Config struct {
 	Receipts *receipt.Issuer // nil: there are none
 	InFlight int             // how many requests are answered at once; 0: DefaultInFlight
 
+	Certificate *identity.CertificateFiles // of the doors for JWT-SVIDs; nil: Identity's SVID
+	Now         func() time.Time           // nil: time.Now
+	Grace       time.Duration              // how long an answer may outlast the SVID that shows its caller; 0: DefaultGrace
+
 	// Refused is told of each caller whose rules do not allow a call; it must not block. nil: nobody is.
 	Refused func(caller string)
 }
@@ -121,6 +125,10 @@ type Gateway struct {
 	meters   *meters
 	tracer   trace.Tracer
 	drain    time.Duration
+
+	certificate *identity.CertificateFiles
+	now         func() time.Time
+	grace       time.Duration
 
 	refused  func(caller string)
 	receipts *receipt.Issuer
@@ -154,6 +162,12 @@ func New(c Config) (*Gateway, error) {
 	if c.InFlight == 0 {
 		c.InFlight = DefaultInFlight
 	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Refused == nil {
 		c.Refused = func(string) {}
 	}
@@ -163,6 +177,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
+		certificate: c.Certificate, now: c.Now, grace: c.Grace,
 		refused: c.Refused, receipts: c.Receipts, slots: make(chan struct{}, c.InFlight),
 	}, nil
 }

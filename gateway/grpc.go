@@ -3,12 +3,9 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"net"
 	"runtime/debug"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -20,16 +17,15 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
-	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
 	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 )
 
-// grpcServer returns the server of the gRPC door, and the health that it reports.
-func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
+// grpcServer returns the server of a gRPC door, and the health that it reports.
+func (g *Gateway) grpcServer(token bool) (*grpc.Server, *health.Server) {
 	s := grpc.NewServer(
-		grpc.Creds(&loggedTLS{credentials.NewTLS(g.identity.ServerTLS("h2")), g.log}),
+		grpc.Creds(g.grpcTLS(token)),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.streaming),
 		grpc.ForceServerCodecV2(wire.Codec()),
@@ -51,26 +47,6 @@ func (g *Gateway) grpcServer() (*grpc.Server, *health.Server) {
 	return s, h
 }
 
-// loggedTLS tells operators about connections that fail before there is a request, as the HTTP server does by itself.
-type loggedTLS struct {
-	credentials.TransportCredentials
-	log *slog.Logger
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (c *loggedTLS) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
-	if err != nil {
-		c.log.Info("TLS handshake failed", "protocol", protocolGRPC, "remote", raw.RemoteAddr().String(), "err", err)
-	}
-	return conn, info, err
-}
-
-// Clone implements credentials.TransportCredentials.
-func (c *loggedTLS) Clone() credentials.TransportCredentials {
-	return &loggedTLS{c.TransportCredentials.Clone(), c.log}
-}
-
 type callKey struct{}
 
 // callOf returns the call that an interceptor found to be ctx's.
@@ -79,14 +55,13 @@ func callOf(ctx context.Context) call {
 	return c
 }
 
-// identify finds out who calls. What is not ours to authorize by rule (health, reflection) is for our own trust domain.
-func (g *Gateway) identify(ctx context.Context, method string, server any) (context.Context, error) {
+// enterGRPC finds out who calls. What is not ours to authorize by rule (health, reflection) is for our own trust domain.
+func (g *Gateway) enterGRPC(ctx context.Context, method string, server any) (context.Context, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	ctx = traceContext.Extract(ctx, carrier(md))
 	c := call{protocol: protocolGRPC, id: requestID(carrier(md).Get(headerRequestID))}
-	var err error
-	c.caller, err = identity.PeerFromContext(ctx)
 	_, ours := server.(*inference)
+	err := g.identifyGRPC(ctx, &c, ours)
 	switch {
 	case err != nil:
 	case ours:
@@ -103,21 +78,25 @@ func (g *Gateway) identify(ctx context.Context, method string, server any) (cont
 
 func (g *Gateway) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (_ any, err error) {
 	defer g.recovered(ctx, info.FullMethod, &err)
-	ctx, err = g.identify(ctx, info.FullMethod, info.Server)
+	ctx, err = g.enterGRPC(ctx, info.FullMethod, info.Server)
 	if err != nil {
 		return nil, toGRPC(err)
 	}
+	ctx, leave := g.whileKnown(ctx, callOf(ctx))
+	defer leave()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(headerRequestID, callOf(ctx).id))
 	return next(ctx, req)
 }
 
 func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer g.recovered(stream.Context(), info.FullMethod, &err)
-	ctx, err := g.identify(stream.Context(), info.FullMethod, server)
+	ctx, err := g.enterGRPC(stream.Context(), info.FullMethod, server)
 	if err != nil {
 		return toGRPC(err)
 	}
 	c := callOf(ctx)
+	ctx, leave := g.whileKnown(ctx, c)
+	defer leave()
 	_ = stream.SetHeader(metadata.Pairs(headerRequestID, c.id))
 	if _, ours := server.(*inference); ours {
 		md, _ := metadata.FromIncomingContext(ctx)
@@ -127,7 +106,11 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 		}
 		ctx = context.WithValue(ctx, callKey{}, c)
 	}
-	return next(server, &identified{stream, ctx, c.receipt})
+	err = next(server, &identified{stream, ctx, c.receipt})
+	if ended := expired(ctx); err != nil && ended != nil {
+		return toGRPC(ended) // health and reflection know no reason of ours
+	}
+	return err
 }
 
 // identified is a stream whose context knows the call, and whose bytes are shown to its receipt.
@@ -141,6 +124,9 @@ func (s *identified) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream.
 func (s *identified) RecvMsg(m any) error {
+	if err := s.ctx.Err(); err != nil {
+		return err
+	}
 	if s.receipt != nil {
 		m = wire.Watch(m, s.receipt.Request())
 	}

@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/weighbridge/weighbridge/gateway/access"
-	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
 // httpHandler is the HTTP door.
@@ -31,16 +30,13 @@ func (g *Gateway) httpHandler() http.Handler {
 	return mux
 }
 
-// route identifies the caller by the connection, never by a header, before anything else is looked at.
+// route identifies the caller before anything else is looked at.
 func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseWriter, *http.Request, call)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := call{protocol: protocolHTTP, id: requestID(r.Header.Get(headerRequestID))}
 		w.Header().Set(headerRequestID, c.id)
-		if opened, ok := r.Context().Value(openedKey{}).(time.Time); ok && time.Since(opened) > maxConnectionAge {
-			w.Header().Set("Connection", "close") // over HTTP/2 this asks the client to connect anew
-		}
-		var err error
-		if c.caller, err = identity.Peer(r.TLS); err == nil {
+		err := g.identifyHTTP(w, r, &c)
+		if err == nil {
 			err = g.admit(c)
 		}
 		if err == nil && method != "" && r.Method != method {
@@ -53,6 +49,8 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 			return
 		}
 		ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx, leave := g.whileKnown(ctx, c)
+		defer leave()
 		serve(w, r.WithContext(ctx), c)
 	})
 }

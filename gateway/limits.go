@@ -50,8 +50,10 @@ const (
 	writeTimeout = 30 * time.Second
 	// idleTimeout closes connections without requests.
 	idleTimeout = 2 * time.Minute
-	// maxConnectionAge makes clients connect anew, so that a certificate is at most so long past its end while its
-	// connection is used. Answers in flight then have maxConnectionGrace to finish.
+	// DefaultGrace is how long an answer may go on after the end of the SVID that shows its caller. What begins after the end
+	// is refused at once.
+	DefaultGrace = 5 * time.Minute
+	// maxConnectionAge makes clients connect anew. Answers in flight then have maxConnectionGrace to finish.
 	maxConnectionAge   = 30 * time.Minute
 	maxConnectionGrace = 10 * time.Minute
 	// minPing is how often a client may ask whether the connection lives.

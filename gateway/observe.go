@@ -220,7 +220,14 @@ func (c *call) attrs(out outcome) []slog.Attr {
 	if c.protocol == protocolGRPC {
 		status = slog.String("status", out.grpc.String())
 	}
-	return []slog.Attr{slog.String("request_id", c.id), slog.String("caller", c.caller.String()), slog.String("protocol", c.protocol), status}
+	attrs := []slog.Attr{slog.String("request_id", c.id), slog.String("caller", c.caller.String()), slog.String("protocol", c.protocol), status}
+	if c.shown.By != "" {
+		attrs = append(attrs, slog.String("auth", c.shown.By))
+	}
+	if !c.shown.Proxy.IsZero() {
+		attrs = append(attrs, slog.String("proxy", c.shown.Proxy.String()))
+	}
+	return attrs
 }
 
 // logRequest gives operators the reason that callers don't get. Trouble of ours is a warning; callers' mistakes and

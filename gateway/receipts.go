@@ -54,26 +54,13 @@ func (i ServingInfo) by() receipt.Served {
 }
 
 // receiptOutcomes are how callers see errors about receipts. An error is one of them at most.
-var receiptOutcomes = []struct {
-	err error
-	as  outcome
-}{
+var receiptOutcomes = outcomes{
 	{receipt.ErrUnlisted, outcome{http.StatusBadRequest, codes.FailedPrecondition, "invalid_request_error", "no_receipts", headerReceipt, receipt.ErrUnlisted.Error()}},
 	{receipt.ErrFull, outcome{http.StatusTooManyRequests, codes.ResourceExhausted, "rate_limit_error", "busy", "", receipt.ErrFull.Error() + ", retry later"}},
 	{receipt.ErrUnknown, outcome{http.StatusNotFound, codes.NotFound, "invalid_request_error", "no_receipt", "", receipt.ErrUnknown.Error()}},
 	{receipt.ErrNone, outcome{http.StatusNotFound, codes.NotFound, "invalid_request_error", "no_receipt", "", receipt.ErrNone.Error()}},
 	{receipt.ErrNotReady, outcome{http.StatusServiceUnavailable, codes.Unavailable, "server_error", "not_ready", "", receipt.ErrNotReady.Error() + ", retry later"}},
 	{receipt.ErrUnrecorded, outcome{http.StatusServiceUnavailable, codes.Unavailable, "server_error", "unrecorded", "", receipt.ErrUnrecorded.Error()}},
-}
-
-// receiptOutcome is how callers see an error about a receipt, if it is one.
-func receiptOutcome(err error) (outcome, bool) {
-	for _, o := range receiptOutcomes {
-		if errors.Is(err, o.err) {
-			return o.as, true
-		}
-	}
-	return outcome{}, false
 }
 
 // receiptWriter shows the body of an answer to its receipt, as it is written.

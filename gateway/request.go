@@ -11,14 +11,16 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 )
 
 // A call is who asks, and through which door.
 type call struct {
 	caller   spiffeid.ID
-	id       string // request id
-	protocol string // "http" or "grpc"
+	shown    identity.Caller // how caller is known, and until when
+	id       string          // request id
+	protocol string          // "http" or "grpc"
 
 	receipt *receipt.Draft // nil: none was asked for
 }
@@ -141,13 +143,15 @@ func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Contex
 	return ask(ctx, serving, info, o)
 }
 
-// ended tells apart who ended an answer: the caller, or the runtime.
+// ended tells apart who ended an answer: the caller, the end of what shows it, or the runtime.
 func ended(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errGone):
 		return err
+	case expired(ctx) != nil:
+		return expired(ctx)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
 	default:

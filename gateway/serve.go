@@ -15,48 +15,68 @@ import (
 	"google.golang.org/grpc/health"
 )
 
-// Listeners are where callers come in, without TLS: the gateway adds it. Either may be nil.
+// Listeners are where callers come in, without TLS: the gateway adds it. Any may be nil.
 type Listeners struct {
-	GRPC, HTTP net.Listener
+	GRPC, HTTP           net.Listener // callers show a certificate
+	TokenGRPC, TokenHTTP net.Listener // callers show a JWT-SVID in each request
 }
 
-// Serve answers until ctx ends or a door fails, and closes the listeners. New requests are refused then, answers in
-// flight get Config.Drain to finish, and the rest is cut off. When it returns, no request is being answered.
-func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
-	if l.GRPC == nil && l.HTTP == nil {
-		return errors.New("gateway: nothing to listen on")
-	}
-	work, ctx := errgroup.WithContext(ctx)
-	rpc, reporter := g.grpcServer()
-	web, wait := g.httpServer()
-	g.report(reporter)
-	if l.GRPC != nil {
+// A doorway is the servers of one kind of callers.
+type doorway struct {
+	rpc      *grpc.Server
+	reporter *health.Server
+	web      *http.Server
+	wait     func()
+}
+
+func (g *Gateway) doorway(token bool) *doorway {
+	var d doorway
+	d.rpc, d.reporter = g.grpcServer(token)
+	d.web, d.wait = g.httpServer(token)
+	return &d
+}
+
+// serve answers at those listeners that are there.
+func (d *doorway) serve(work *errgroup.Group, rpc, web net.Listener) {
+	if rpc != nil {
 		work.Go(func() error {
-			if err := rpc.Serve(l.GRPC); err != nil {
+			if err := d.rpc.Serve(rpc); err != nil {
 				return fmt.Errorf("serve gRPC: %w", err)
 			}
 			return nil
 		})
 	}
-	if l.HTTP != nil {
+	if web != nil {
 		work.Go(func() error {
-			if err := web.ServeTLS(l.HTTP, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			if err := d.web.ServeTLS(web, "", ""); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP: %w", err)
 			}
 			return nil
 		})
 	}
+}
+
+// Serve answers until ctx ends or a door fails, and closes the listeners. New requests are refused then, answers in
+// flight get Config.Drain to finish, and the rest is cut off. When it returns, no request is being answered.
+func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
+	if l == (Listeners{}) {
+		return errors.New("gateway: nothing to listen on")
+	}
+	work, ctx := errgroup.WithContext(ctx)
+	certified, tokens := g.doorway(false), g.doorway(true)
+	doors := []*doorway{certified, tokens}
+	usable := g.report(doors, true)
+	certified.serve(work, l.GRPC, l.HTTP)
+	tokens.serve(work, l.TokenGRPC, l.TokenHTTP)
 	work.Go(func() error {
 		tick := time.NewTicker(healthInterval)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				g.report(reporter)
+				usable = g.report(doors, usable)
 			case <-ctx.Done():
-				reporter.Shutdown() // balancers look elsewhere from now on
-				g.shutdown(rpc, web)
-				wait()
+				g.shutdown(doors)
 				return nil
 			}
 		}
@@ -64,40 +84,55 @@ func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
 	return work.Wait()
 }
 
-// report tells the health service whether any channel answers.
-func (g *Gateway) report(h *health.Server) {
+// report tells the health services whether any channel answers, and the log when our own identity ends or is back. It
+// returns whether there is one.
+func (g *Gateway) report(doors []*doorway, before bool) (usable bool) {
+	err := g.identity.Check(g.now())
+	switch usable = err == nil; {
+	case before && !usable:
+		g.log.Error("callers are refused", "err", err)
+	case !before && usable:
+		g.log.Info("there is an identity again, callers are answered")
+	}
 	ready := false
 	for _, info := range g.catalog.Channels() {
 		ready = ready || info.State == StateReady
 	}
-	setHealth(h, ready)
+	for _, d := range doors {
+		setHealth(d.reporter, ready && usable)
+	}
+	return usable
 }
 
-// shutdown closes both doors at once, and returns when nothing moves behind them, or the time is up.
-func (g *Gateway) shutdown(rpc *grpc.Server, web *http.Server) {
+// shutdown closes all doors at once, and returns when nothing moves behind them: at the latest when the time is up.
+func (g *Gateway) shutdown(doors []*doorway) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.drain)
 	defer cancel()
-	var doors sync.WaitGroup
-	doors.Go(func() {
-		stop := context.AfterFunc(ctx, func() {
-			g.log.Warn("answers were cut off by the shutdown", "protocol", protocolGRPC, "after", g.drain)
-			rpc.Stop()
+	var closing sync.WaitGroup
+	for _, d := range doors {
+		d.reporter.Shutdown() // balancers look elsewhere from now on
+		closing.Go(func() {
+			stop := context.AfterFunc(ctx, func() {
+				g.log.Warn("answers were cut off by the shutdown", "protocol", protocolGRPC, "after", g.drain)
+				d.rpc.Stop()
+			})
+			defer stop()
+			d.rpc.GracefulStop()
 		})
-		defer stop()
-		rpc.GracefulStop()
-	})
-	doors.Go(func() {
-		if err := web.Shutdown(ctx); err != nil {
-			g.log.Warn("answers were cut off by the shutdown", "protocol", protocolHTTP, "after", g.drain)
-			_ = web.Close()
-		}
-	})
-	doors.Wait()
+		closing.Go(func() {
+			if err := d.web.Shutdown(ctx); err != nil {
+				g.log.Warn("answers were cut off by the shutdown", "protocol", protocolHTTP, "after", g.drain)
+				_ = d.web.Close()
+			}
+			d.wait()
+		})
+	}
+	closing.Wait()
 }
 
-// httpServer returns the server of the HTTP door, and a function that waits for its handlers: a server that was cut
+// httpServer returns the server of an HTTP door, and a function that waits for its handlers: a server that was cut
 // off does not.
-func (g *Gateway) httpServer() (_ *http.Server, wait func()) {
+func (g *Gateway) httpServer(token bool) (_ *http.Server, wait func()) {
 	var handlers sync.WaitGroup
 	handler := g.httpHandler()
 	return &http.Server{
@@ -106,12 +141,17 @@ func (g *Gateway) httpServer() (_ *http.Server, wait func()) {
 			defer handlers.Done()
 			handler.ServeHTTP(w, r)
 		}),
-		TLSConfig:         g.identity.ServerTLS("h2", "http/1.1"),
+		TLSConfig:         g.tls(token, "h2", "http/1.1"),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ConnContext:       func(ctx context.Context, _ net.Conn) context.Context { return withOpened(ctx) },
-		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelInfo),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			if token {
+				ctx = context.WithValue(ctx, tokenDoor{}, true)
+			}
+			return withOpened(ctx)
+		},
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelInfo),
 	}, handlers.Wait
 }

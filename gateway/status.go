@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
-	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
 var (
@@ -52,6 +52,12 @@ type outcome struct {
 	message string
 }
 
+// outcomes are how callers see errors of one part. An error is one of them at most.
+type outcomes []struct {
+	err error
+	as  outcome
+}
+
 // statusClientGone is what proxies log for a request whose caller left; nobody receives it.
 const statusClientGone = 499
 
@@ -63,14 +69,14 @@ func outcomeOf(err error) outcome {
 	if err == nil {
 		return outcome{http: http.StatusOK, grpc: codes.OK}
 	}
-	if o, ok := receiptOutcome(err); ok {
-		return o
+	for _, known := range slices.Concat(receiptOutcomes, identityOutcomes) {
+		if errors.Is(err, known.err) {
+			return known.as
+		}
 	}
 	switch {
 	case errors.Is(err, errGone):
 		return outcome{statusClientGone, codes.Canceled, "server_error", "canceled", "", "the request was canceled"}
-	case errors.Is(err, identity.ErrNoPeer):
-		return outcome{http.StatusUnauthorized, codes.Unauthenticated, "authentication_error", "unauthenticated", "", "a SPIFFE identity is required"}
 	case errors.Is(err, access.ErrDenied), errors.Is(err, ErrUnknownChannel):
 		// The same for both, so that callers can't list our channels.
 		return outcome{http.StatusForbidden, codes.PermissionDenied, "permission_error", "permission_denied", "", "permission denied"}

@@ -1,8 +1,9 @@
-// Package identity is who we are and who our peers are, by SPIFFE X.509-SVIDs.
+// Package identity is who we are and who our peers are, by SPIFFE SVIDs.
 //
-// The one rule: a peer is who the verified certificate of this very TLS connection says, by its one SPIFFE ID. No
-// header names a caller (x-forwarded-client-cert and its like are never read), and nothing about a peer is remembered
-// between handshakes.
+// The one rule: a peer is who the verified certificate of this very TLS connection says, by its one SPIFFE ID. A header
+// names a caller in two places only: on listeners that take JWT-SVIDs and ask for no certificate, and where the connection is
+// a configured proxy's, which says who its own peer is. Nothing about a peer is remembered between handshakes, and
+// [Source.Identify] decides all of it, for each request.
 //
 // An identity comes from the SPIFFE Workload API, from files, or from an embedded development Workload API. The last
 // two are Workload API servers inside this process, so that all three go through the same client code of go-spiffe
@@ -15,7 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -41,6 +42,9 @@ type Config struct {
 	WorkloadAPI string       // address: unix:///path or tcp://ip:port
 	Files       *Files       // for sites without a Workload API
 	Development *Development // for a developer's machine
+
+	Proxies []spiffeid.ID // peers that speak for others, by the header x-forwarded-client-cert
+	Tokens  bool          // whether JWT-SVIDs are taken: then the keys that sign them are watched too
 
 	ID   spiffeid.ID   // which SVID to take if there are several; if it is not there, none is taken
 	Hint string        // without ID, the hint of the SVID to prefer; else the first is taken
@@ -76,13 +80,17 @@ func DevelopmentIDs(td spiffeid.TrustDomain) (caller, gateway devworkload.Identi
 	return caller, gateway, err
 }
 
-// A Source is an identity that stays fresh. It always answers with the newest SVID and bundle: don't keep either.
+// A Source is an identity that stays fresh. It always answers with the newest SVID and bundle: don't keep either. While
+// nothing answers where it comes from, the last SVID goes on serving until it ends ([Source.Check]).
 type Source struct {
-	x509   *workloadapi.X509Source
-	domain spiffeid.TrustDomain
-	files  *fileSource // nil if the identity is not from files
-	log    *slog.Logger
-	close  func() error
+	x509    *workloadapi.X509Source
+	jwt     *workloadapi.JWTSource // nil without Config.Tokens
+	proxies map[spiffeid.ID]bool
+	domain  spiffeid.TrustDomain
+	files   *fileSource // nil if the identity is not from files
+	log     *slog.Logger
+	trouble *agentLog
+	close   func() error
 }
 
 // Open waits until there is an identity, up to Config.Wait or the end of ctx.
@@ -93,9 +101,13 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	if c.Wait == 0 {
 		c.Wait = DefaultWait
 	}
-	s := &Source{log: c.Log}
+	s := &Source{log: c.Log, trouble: &agentLog{log: c.Log}, proxies: map[spiffeid.ID]bool{}}
+	for _, id := range c.Proxies {
+		s.proxies[id] = true
+	}
 	origin, options, err := s.provide(c)
 	if err == nil {
+		c.Log.Info("waiting for an identity", "from", origin, "most", c.Wait)
 		err = s.watch(ctx, c, options)
 	}
 	if err != nil {
@@ -174,23 +186,22 @@ func (s *Source) develop(d Development) ([]workloadapi.ClientOption, error) {
 func (s *Source) watch(ctx context.Context, c Config, options []workloadapi.ClientOption) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
-	trouble := &agentLog{log: s.log}
-	pick := &picker{id: c.ID, hint: c.Hint, log: s.log}
-	options = append(options, workloadapi.WithLogger(trouble), workloadapi.WithBackoffStrategy(backoff{}))
-	x509, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(options...), workloadapi.WithDefaultX509SVIDPicker(pick.pick))
+	pick := &picker{id: c.ID, hint: c.Hint, log: s.log, picked: s.trouble.over}
+	options = slices.Clip(append(options, workloadapi.WithBackoffStrategy(backoff{})))
+	x509, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(append(options, workloadapi.WithLogger(s.trouble))...), workloadapi.WithDefaultX509SVIDPicker(pick.pick))
 	if err != nil {
-		if last := trouble.last(); last != "" {
-			return fmt.Errorf("no SVID after %v: %s", c.Wait, last)
-		}
-		return fmt.Errorf("no SVID after %v: %w", c.Wait, err)
+		return late("no SVID", c.Wait, s.trouble, err)
 	}
-	stop := s.close
-	s.x509, s.close = x509, func() error {
-		err := x509.Close()
-		if stop != nil {
-			err = errors.Join(err, stop())
+	s.x509 = x509
+	s.closeBefore(x509.Close)
+	if c.Tokens {
+		trouble := &agentLog{log: s.log}
+		jwt, err := workloadapi.NewJWTSource(ctx, workloadapi.WithClientOptions(append(options, workloadapi.WithLogger(trouble))...))
+		if err != nil {
+			return late("no keys of JWT-SVIDs", c.Wait, trouble, err)
 		}
-		return err
+		s.jwt = jwt
+		s.closeBefore(jwt.Close)
 	}
 	// The agent may know some identities of a workload before others.
 	for {
@@ -205,6 +216,26 @@ func (s *Source) watch(ctx context.Context, c Config, options []workloadapi.Clie
 	}
 }
 
+// late says what was waited for in vain, and why by the last answer that is known.
+func late(what string, wait time.Duration, trouble *agentLog, err error) error {
+	if last, _ := trouble.last(); last != "" {
+		return fmt.Errorf("%s after %v: %s", what, wait, last)
+	}
+	return fmt.Errorf("%s after %v: %w", what, wait, err)
+}
+
+// closeBefore adds what is to be closed before all the rest.
+func (s *Source) closeBefore(first func() error) {
+	then := s.close
+	s.close = func() error {
+		err := first()
+		if then != nil {
+			err = errors.Join(err, then())
+		}
+		return err
+	}
+}
+
 // Close stops watching, and whatever was started for it.
 func (s *Source) Close() error {
 	if s.close == nil {
@@ -213,8 +244,14 @@ func (s *Source) Close() error {
 	return s.close()
 }
 
-// GetX509SVID returns the newest SVID. It implements x509svid.Source.
-func (s *Source) GetX509SVID() (*x509svid.SVID, error) { return s.x509.GetX509SVID() }
+// GetX509SVID returns the newest SVID, unless it has ended: a handshake with it would fail for reasons that are harder to
+// read. It implements x509svid.Source.
+func (s *Source) GetX509SVID() (*x509svid.SVID, error) {
+	if err := s.Check(time.Now()); err != nil {
+		return nil, err
+	}
+	return s.x509.GetX509SVID()
+}
 
 // GetX509BundleForTrustDomain returns the newest authorities of a trust domain. It implements x509bundle.Source.
 func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
@@ -223,7 +260,7 @@ func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 
 // ID returns who we are now.
 func (s *Source) ID() (spiffeid.ID, error) {
-	svid, err := s.GetX509SVID()
+	svid, err := s.x509.GetX509SVID()
 	if err != nil {
 		return spiffeid.ID{}, err
 	}
@@ -232,7 +269,7 @@ func (s *Source) ID() (spiffeid.ID, error) {
 
 // Expires returns when the newest SVID ends. The source gets another one before, unless something is wrong.
 func (s *Source) Expires() (time.Time, error) {
-	svid, err := s.GetX509SVID()
+	svid, err := s.x509.GetX509SVID()
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -248,44 +285,4 @@ func (s *Source) Reload() error {
 		return nil
 	}
 	return s.files.Reload()
-}
-
-// picker chooses among the SVIDs of a workload; go-spiffe calls it at each update.
-type picker struct {
-	id   spiffeid.ID
-	hint string
-	log  *slog.Logger
-
-	mu   sync.Mutex
-	seen []string
-}
-
-func (p *picker) pick(svids []*x509svid.SVID) (picked *x509svid.SVID) {
-	var seen []string
-	for _, svid := range svids {
-		seen = append(seen, svid.ID.String())
-		switch {
-		case picked != nil:
-		case !p.id.IsZero() && svid.ID == p.id, p.id.IsZero() && p.hint != "" && svid.Hint == p.hint:
-			picked = svid
-		}
-	}
-	if picked == nil && p.id.IsZero() && len(svids) > 0 {
-		picked = svids[0]
-	}
-	p.mu.Lock()
-	p.seen = seen
-	p.mu.Unlock()
-	if picked == nil {
-		p.log.Warn("no usable SVID in the last update", "wanted", p.id, "offered", seen)
-		return nil
-	}
-	p.log.Info("identity updated", "id", picked.ID, "serial", picked.Certificates[0].SerialNumber, "expires", picked.Certificates[0].NotAfter)
-	return picked
-}
-
-func (p *picker) offered() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.seen
 }

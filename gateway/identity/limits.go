@@ -1,9 +1,6 @@
 package identity
 
 import (
-	"fmt"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
@@ -21,6 +18,21 @@ const (
 	// filesInterval is how often the files of an identity are looked at.
 	filesInterval = 5 * time.Second
 
+	// troubleMost is how long the source of an identity may be silent before operators are told: an agent that is restarted
+	// takes that long.
+	troubleMost = time.Minute
+
+	// maxToken is more than a JWT-SVID needs, and maxTokenLife the most that one may have left: what is shown to others should
+	// not last. Its maker's clock may be a minute ahead of ours.
+	maxToken     = 8 << 10
+	maxTokenLife = time.Hour + time.Minute
+
+	// maxRenewal is how long before the end of a certificate its connection is at most to be renewed, however long it lasts.
+	maxRenewal = 30 * time.Minute
+
+	// maxReason bounds what a log line says about what a stranger wrote.
+	maxReason = 200
+
 	// maxFile is more than any chain, key or bundle needs.
 	maxFile = 1 << 20
 )
@@ -36,33 +48,4 @@ func (p *pause) Reset() { p.next = 0 }
 func (p *pause) Next() time.Duration {
 	p.next = min(max(retryFirst, 2*p.next), retryMost)
 	return p.next
-}
-
-// agentLog writes go-spiffe's messages to our log, and keeps the last trouble for the error of a start that failed.
-type agentLog struct {
-	log *slog.Logger
-
-	mu      sync.Mutex
-	trouble string
-}
-
-func (l *agentLog) Debugf(string, ...any) {}
-func (l *agentLog) Infof(string, ...any)  {}
-
-func (l *agentLog) Warnf(format string, args ...any) {
-	l.log.Warn("workload API", "err", fmt.Sprintf(format, args...))
-}
-
-func (l *agentLog) Errorf(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	l.mu.Lock()
-	l.trouble = text
-	l.mu.Unlock()
-	l.log.Warn("workload API", "err", text)
-}
-
-func (l *agentLog) last() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.trouble
 }

@@ -1,26 +1,26 @@
 package identity
 
 import (
-	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 )
-
-// ErrNoPeer means that a connection carries no verified SPIFFE ID. Refuse it.
-var ErrNoPeer = errors.New("connection has no SPIFFE ID")
 
 // ServerTLS requires a client SVID of a trust domain that the source has authorities for. Any such client passes: who
 // may do what is decided for each request. Protos are what ALPN offers, "h2" for gRPC.
 func (s *Source) ServerTLS(protos ...string) *tls.Config {
 	return harden(tlsconfig.MTLSServerConfig(s, s, tlsconfig.AuthorizeAny()), protos)
+}
+
+// TokenTLS asks for no certificate: who calls, each request shows by a JWT-SVID. It presents our SVID, or what is in files
+// for clients that know no SPIFFE.
+func (s *Source) TokenTLS(own *CertificateFiles, protos ...string) *tls.Config {
+	c := tlsconfig.TLSServerConfig(s)
+	if own != nil {
+		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.newest(s.log) }
+	}
+	return harden(c, protos)
 }
 
 // ClientTLS presents our SVID, and talks only to a server that authorize accepts.
@@ -38,6 +38,9 @@ func harden(c *tls.Config, protos []string) *tls.Config {
 		if state.DidResume {
 			return errors.New("session was resumed")
 		}
+		if verify == nil {
+			return nil // there is no certificate to verify
+		}
 		raw := make([][]byte, len(state.PeerCertificates))
 		for i, cert := range state.PeerCertificates {
 			raw[i] = cert.Raw
@@ -49,31 +52,3 @@ func harden(c *tls.Config, protos []string) *tls.Config {
 	c.NextProtos = protos
 	return c
 }
-
-// Peer returns who is at the other end of a connection that [Source.ServerTLS] accepted.
-func Peer(state *tls.ConnectionState) (spiffeid.ID, error) {
-	if state == nil || !state.HandshakeComplete || len(state.PeerCertificates) == 0 {
-		return spiffeid.ID{}, ErrNoPeer
-	}
-	id, err := idOf(state.PeerCertificates[0])
-	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("%w: %w", ErrNoPeer, err)
-	}
-	return id, nil
-}
-
-// PeerFromContext returns who calls the gRPC method that ctx belongs to.
-func PeerFromContext(ctx context.Context) (spiffeid.ID, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return spiffeid.ID{}, ErrNoPeer
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return spiffeid.ID{}, ErrNoPeer
-	}
-	return Peer(&info.State)
-}
-
-// idOf insists on exactly one URI SAN.
-func idOf(leaf *x509.Certificate) (spiffeid.ID, error) { return x509svid.IDFromCert(leaf) }

@@ -117,9 +117,9 @@ func TestPeer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			id, err := identity.Peer(tt.state)
+			peer, err := identity.Peer(tt.state)
 			if tt.ok != (err == nil) || (!tt.ok && !errors.Is(err, identity.ErrNoPeer)) {
-				t.Errorf("Peer = %s, %v, want ok %v", id, err, tt.ok)
+				t.Errorf("Peer = %v, %v, want ok %v", peer, err, tt.ok)
 			}
 		})
 	}
@@ -151,8 +151,8 @@ func handshake(t *testing.T, server, client *tls.Config) (id spiffeid.ID, err er
 			return
 		}
 		state := conn.ConnectionState()
-		id, err := identity.Peer(&state)
-		done <- verdict{id, err}
+		peer, err := identity.Peer(&state)
+		done <- verdict{peer.ID, err}
 	}()
 	raw, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

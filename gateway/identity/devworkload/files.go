@@ -14,7 +14,7 @@ const (
 	SVIDFile   = "svid.pem"
 	KeyFile    = "key.pem"
 	BundleFile = "bundle.pem"
-	TokenFile  = "token.jwt" //nolint:gosec // a name
+	TokenFile  = "token.jwt"
 )
 
 // FilesDir is where [Agent.Write] keeps the files of one identity: dir/apps/demo for spiffe://TD/apps/demo.
