@@ -194,6 +194,7 @@ func (l *logbook) String() string {
 type door struct {
 	t       *testing.T
 	agent   *devworkload.Agent
+	us      *identity.Source
 	dir     string
 	catalog *catalog
 	log     *logbook
@@ -214,14 +215,19 @@ const (
 // open starts a gateway on which spiffe://bank.example/apps/* may use the channels chat and quiet.
 func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Config)) *door {
 	t.Helper()
+	return openWith(t, newAgent(t, domain), channels, change...)
+}
+
+// openWith is open, for the identities of an agent.
+func openWith(t *testing.T, agent *devworkload.Agent, channels map[string]*channel, change ...func(*gateway.Config)) *door {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "wb")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &door{t: t, dir: dir, catalog: &catalog{channels: channels}, log: &logbook{}}
-	d.agent = newAgent(t, domain)
-	us := d.source(d.agent, "/gateway", func(c *identity.Config) {
+	d := &door{t: t, dir: dir, agent: agent, catalog: &catalog{channels: channels}, log: &logbook{}}
+	d.us = d.source(d.agent, "/gateway", func(c *identity.Config) {
 		c.Tokens, c.Proxies = true, []spiffeid.ID{spiffeid.RequireFromString("spiffe://" + domain + "/proxy")}
 	})
 	rules, err := access.Parse([]access.Rule{
@@ -237,7 +243,7 @@ func open(t *testing.T, channels map[string]*channel, change ...func(*gateway.Co
 	}
 	d.metrics = tel.Handler()
 	config := gateway.Config{
-		Catalog: d.catalog, Access: func() *access.Policy { return rules }, Identity: us,
+		Catalog: d.catalog, Access: func() *access.Policy { return rules }, Identity: d.us,
 		Log: slog.New(slog.NewJSONHandler(d.log, nil)), Meter: tel.Meter("test"), Tracer: tel.Tracer("test"),
 	}
 	for _, f := range change {

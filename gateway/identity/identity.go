@@ -187,7 +187,7 @@ func (s *Source) watch(ctx context.Context, c Config, options []workloadapi.Clie
 	ctx, cancel := context.WithTimeout(ctx, c.Wait)
 	defer cancel()
 	pick := &picker{id: c.ID, hint: c.Hint, log: s.log, picked: s.trouble.over}
-	options = slices.Clip(append(options, workloadapi.WithBackoffStrategy(backoff{})))
+	options = slices.Clip(append(options, workloadapi.WithBackoffStrategy(backoff{}), workloadapi.WithDialOptions(reconnect)))
 	x509, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(append(options, workloadapi.WithLogger(s.trouble))...), workloadapi.WithDefaultX509SVIDPicker(pick.pick))
 	if err != nil {
 		return late("no SVID", c.Wait, s.trouble, err)

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
 )
 
 const (
@@ -36,6 +38,12 @@ const (
 	// maxFile is more than any chain, key or bundle needs.
 	maxFile = 1 << 20
 )
+
+// reconnect keeps the connection's own pauses within ours: left to itself it tries every two minutes after a long absence.
+var reconnect = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff:           grpcbackoff.Config{BaseDelay: retryFirst, Multiplier: 2, Jitter: 0.2, MaxDelay: retryMost},
+	MinConnectTimeout: retryMost,
+})
 
 // backoff doubles from retryFirst to retryMost.
 type backoff struct{}

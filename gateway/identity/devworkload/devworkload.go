@@ -39,7 +39,7 @@ const (
 	// authorityLifetime outlasts any development session.
 	authorityLifetime = 365 * 24 * time.Hour
 
-	// clockSkew is how far behind the clock of a peer may be.
+	// clockSkew is how far behind the clock of a peer may be; less for SVIDs that don't last.
 	clockSkew = 30 * time.Second
 )
 
@@ -125,7 +125,7 @@ func (a *Agent) Issue(id Identity) (*x509svid.SVID, error) {
 		URIs:                  []*url.URL{id.ID.URL()},
 		DNSNames:              []string{"localhost"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		NotBefore:             now.Add(-clockSkew),
+		NotBefore:             now.Add(-min(clockSkew, a.config.Lifetime/10)),
 		NotAfter:              now.Add(a.config.Lifetime),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
