@@ -111,9 +111,20 @@ func (l Listen) check(is *checks) {
 		is.bad("listen", "at least one of grpc and http is required")
 	}
 	seen := map[string]string{}
-	for _, a := range []struct{ key, value string }{
+	addresses := []struct{ key, value string }{
 		{"listen.grpc", l.GRPC}, {"listen.http", l.HTTP}, {"listen.metrics", l.Metrics}, {"listen.control", l.Control},
-	} {
+	}
+	if j := l.JWT; j != nil {
+		if j.GRPC == "" && j.HTTP == "" {
+			is.bad("listen.jwt", "at least one of grpc and http is required")
+		}
+		if j.TLS != nil {
+			is.required("listen.jwt.tls.certificate", j.TLS.Certificate)
+			is.required("listen.jwt.tls.key", j.TLS.Key)
+		}
+		addresses = append(addresses, []struct{ key, value string }{{"listen.jwt.grpc", j.GRPC}, {"listen.jwt.http", j.HTTP}}...)
+	}
+	for _, a := range addresses {
 		switch {
 		case a.value == "":
 			continue
@@ -141,6 +152,12 @@ func (i Identity) check(is *checks) {
 		is.required("identity.files.svid", f.SVID)
 		is.required("identity.files.key", f.Key)
 		is.required("identity.files.bundle", f.Bundle)
+		for name, path := range f.Bundles {
+			if _, err := spiffeid.TrustDomainFromString(name); err != nil {
+				is.bad("identity.files.bundles", "%q: %w", name, err)
+			}
+			is.required("identity.files.bundles."+name, path)
+		}
 	}
 	if d := i.Development; d != nil {
 		sources++
@@ -157,6 +174,13 @@ func (i Identity) check(is *checks) {
 	if i.SPIFFEID != "" {
 		if _, err := spiffeid.FromString(i.SPIFFEID); err != nil {
 			is.bad("identity.spiffeID", "%w", err)
+		}
+	}
+	for n, proxy := range i.Proxies {
+		if id, err := spiffeid.FromString(proxy); err != nil {
+			is.bad(fmt.Sprintf("identity.proxies[%d]", n), "%w", err)
+		} else if id.Path() == "" {
+			is.bad(fmt.Sprintf("identity.proxies[%d]", n), "%q is a whole trust domain: name each proxy", proxy)
 		}
 	}
 }

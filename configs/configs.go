@@ -61,22 +61,43 @@ type Listen struct {
 	HTTP    string `yaml:"http"`    // callers, the OpenAI API behind SPIFFE mTLS
 	Control string `yaml:"control"` // operators
 	Metrics string `yaml:"metrics"` // Prometheus, plain HTTP: keep it on loopback
+	JWT     *JWT   `yaml:"jwt"`     // callers that can't do mTLS. Absent: there are none
+}
+
+// JWT is where callers come in who show a JWT-SVID in each request, as a bearer token, and no certificate. It is for the
+// gateway's SPIFFE ID alone and valid for at most an hour. Whoever can read a token can use it until then: mTLS is better.
+type JWT struct {
+	HTTP string       `yaml:"http"`
+	GRPC string       `yaml:"grpc"`
+	TLS  *Certificate `yaml:"tls"` // for clients that know no SPIFFE. Absent: the gateway's X.509-SVID
+}
+
+// Certificate is a certificate in PEM files, which are read again when they change.
+type Certificate struct {
+	Certificate string `yaml:"certificate"` // the chain, leaf first
+	Key         string `yaml:"key"`
 }
 
 // Identity says where the gateway's own X.509-SVID comes from. At most one source is set; none means the address in
-// SPIFFE_ENDPOINT_SOCKET.
+// SPIFFE_ENDPOINT_SOCKET. A start waits 30 seconds for the first SVID, with pauses between its questions. Later the source may be
+// absent for as long as the last SVID is valid; after that callers are refused, until there is another.
 type Identity struct {
 	WorkloadAPI string       `yaml:"workloadAPI"` // unix:///… of a SPIFFE agent
-	SPIFFEID    string       `yaml:"spiffeID"`    // which SVID, when the agent hands out several
+	SPIFFEID    string       `yaml:"spiffeID"`    // which SVID, when the agent hands out several. Absent: the one with the hint gateway, or the first
 	Files       *Files       `yaml:"files"`
 	Development *Development `yaml:"development"`
+	// Proxies are the SPIFFE IDs of proxies (Envoy) that end their callers' mTLS. A proxy's caller is who its header
+	// x-forwarded-client-cert names last; without the header its requests are refused. From others it is never looked at.
+	Proxies []string `yaml:"proxies"`
 }
 
-// Files are PEM files that something else keeps fresh.
+// Files are PEM files that something else keeps fresh. A bundle may also be in SPIFFE's own format (JSON), which has the keys of
+// JWT-SVIDs too.
 type Files struct {
-	SVID   string `yaml:"svid"`   // the chain, leaf first
-	Key    string `yaml:"key"`    // PKCS#8
-	Bundle string `yaml:"bundle"` // the trust domain's CA certificates
+	SVID    string            `yaml:"svid"`    // the chain, leaf first
+	Key     string            `yaml:"key"`     // PKCS#8
+	Bundle  string            `yaml:"bundle"`  // the trust domain's CA certificates
+	Bundles map[string]string `yaml:"bundles"` // those of federated trust domains, by their names
 }
 
 // Development starts a Workload API of our own. Its CA lives in memory only: never for production.
@@ -263,6 +284,13 @@ func (c *Gateway) resolve(dir string) {
 	}
 	if f := c.Identity.Files; f != nil {
 		paths = append(paths, &f.SVID, &f.Key, &f.Bundle)
+		for td, path := range f.Bundles {
+			abs(&path)
+			f.Bundles[td] = path
+		}
+	}
+	if j := c.Listen.JWT; j != nil && j.TLS != nil {
+		paths = append(paths, &j.TLS.Certificate, &j.TLS.Key)
 	}
 	if d := c.Identity.Development; d != nil {
 		paths = append(paths, &d.Socket)

@@ -64,6 +64,7 @@ func TestAttachedSocket(t *testing.T) {
 // Each row breaks one thing of a valid configuration; the error must name its key.
 func TestParse(t *testing.T) {
 	key := `"sha256:` + strings.Repeat("0", 64) + `"`
+	const dev = "development: {trustDomain: dev.example, socket: ./spiffe.sock}"
 	tests := []struct{ name, old, new, want string }{
 		{"valid", "", "", ""},
 		{"unknown key", "listen:", "lisen: {}\nlisten:", `unknown key "lisen"`},
@@ -79,6 +80,17 @@ func TestParse(t *testing.T) {
 		{"trust domain", "dev.example, socket", "Dev Example, socket", "identity.development.trustDomain"},
 		{"development without socket", ", socket: ./spiffe.sock", "", "identity.development.socket"},
 		{"spiffe id", "identity:", "identity:\n  spiffeID: http://x", "identity.spiffeID"},
+		{"proxies", "identity:", "identity:\n  proxies: [spiffe://dev.example/ns/edge/sa/envoy]", ""},
+		{"proxy without SPIFFE", "identity:", "identity:\n  proxies: [envoy]", "identity.proxies[0]"},
+		{"proxies by pattern", "identity:", "identity:\n  proxies: [\"spiffe://dev.example/*\"]", "identity.proxies[0]"},
+		{"trust domain as a proxy", "identity:", "identity:\n  proxies: [spiffe://dev.example]", "identity.proxies[0]"},
+		{"JWT-SVIDs", "listen:", "listen:\n  jwt: {http: 127.0.0.1:9444, grpc: 127.0.0.1:9445, tls: {certificate: a.pem, key: b.pem}}", ""},
+		{"JWT-SVIDs nowhere", "listen:", "listen:\n  jwt: {}", "listen.jwt: at least one"},
+		{"JWT-SVIDs beside mTLS", "listen:", "listen:\n  jwt: {grpc: 127.0.0.1:9443}", "listen.jwt.grpc: must differ from listen.grpc"},
+		{"JWT-SVIDs, certificate without key", "listen:", "listen:\n  jwt: {http: 127.0.0.1:9444, tls: {certificate: a.pem}}", "listen.jwt.tls.key"},
+		{"federated bundle", dev, "files: {svid: a, key: b, bundle: c, bundles: {other.example: d}}", ""},
+		{"federated bundle of no trust domain", dev, "files: {svid: a, key: b, bundle: c, bundles: {Other: d}}", "identity.files.bundles"},
+		{"federated bundle without file", dev, "files: {svid: a, key: b, bundle: c, bundles: {other.example: \"\"}}", "identity.files.bundles.other.example"},
 		{"no root key", "[" + key + "]", "[]", "trust.root.keys"},
 		{"root key", key, "abc", "trust.root.keys[0]"},
 		{"root key twice", "[" + key + "]", "[" + key + ", " + key + "]", "trust.root.keys: names a key twice"},

@@ -36,8 +36,10 @@ func newIdentityCmd(s streams) *cobra.Command {
 type devOptions struct {
 	socket      string
 	trustDomain string
+	federate    []string
 	ids         []string
 	write       string
+	audience    string
 	lifetime    time.Duration
 	quiet       bool
 }
@@ -49,8 +51,8 @@ func newIdentityDevCmd(s streams) *cobra.Command {
 		Short: "Run a SPIFFE Workload API for development",
 		Long: `Run a SPIFFE Workload API for development, until interrupted.
 
-It makes a new authority for the trust domain, whose key never leaves this process, and hands X.509-SVIDs to every
-process of this user that opens the socket. Without --id they are
+It makes a new authority for the trust domain, whose key never leaves this process, and hands X.509-SVIDs and JWT-SVIDs to
+every process of this user that opens the socket. Without --id they are
 
   spiffe://TD/apps/demo   for callers: the first, which a client takes if it does not choose
   spiffe://TD/gateway     for the gateway, which chooses it by its hint
@@ -59,12 +61,17 @@ process of this user that opens the socket. Without --id they are
 with a socket of its own, --id ID=PATH, is offered there alone. SVIDs are renewed when half of --lifetime is over.
 
 With --write DIR each identity is kept in files too, for tools such as curl and grpcurl: DIR/apps/demo/svid.pem,
-key.pem and bundle.pem for spiffe://TD/apps/demo. They are valid for the host name localhost.`,
+key.pem and bundle.pem for spiffe://TD/apps/demo. They are valid for the host name localhost. With --audience ID there is
+token.jwt beside them, a JWT-SVID for that audience, which is replaced every few minutes.
+
+--federate TD makes another trust domain, and each of the two knows the other. Its identities need sockets of their own
+(--id spiffe://TD/app=PATH), and their files are in DIR/TD.`,
 		Example: `  weighbridge identity dev --socket /tmp/dev.sock --trust-domain bank.example &
   SPIFFE_ENDPOINT_SOCKET=unix:///tmp/dev.sock weighbridge chat chat "Good morning"
 
   weighbridge identity dev --socket dev.sock --trust-domain bank.example --write ./svids \
-    --id spiffe://bank.example/apps/demo --id spiffe://bank.example/gateway=gateway.sock`,
+    --id spiffe://bank.example/apps/demo --id spiffe://bank.example/gateway=gateway.sock \
+    --federate partner.example --id spiffe://partner.example/app=partner.sock`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -75,8 +82,10 @@ key.pem and bundle.pem for spiffe://TD/apps/demo. They are valid for the host na
 	f := cmd.Flags()
 	f.StringVar(&o.socket, "socket", "", "unix socket to serve on (0600; required)")
 	f.StringVar(&o.trustDomain, "trust-domain", "", "trust domain, such as bank.example (required)")
+	f.StringArrayVar(&o.federate, "federate", nil, "another trust domain, known to the first; repeat for more")
 	f.StringArrayVar(&o.ids, "id", nil, "identity to hand out, ID or ID=SOCKET; repeat for more")
 	f.StringVar(&o.write, "write", "", "directory in which to keep the identities as PEM files")
+	f.StringVar(&o.audience, "audience", "", "with --write, keep a JWT-SVID for this audience too: the gateway's SPIFFE ID")
 	f.DurationVar(&o.lifetime, "lifetime", devworkload.DefaultLifetime, "how long an SVID is valid")
 	f.BoolVar(&o.quiet, "quiet", false, "print nothing when ready")
 	return cmd
@@ -91,26 +100,31 @@ func (o *devOptions) run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: --trust-domain %q: %w", what, o.trustDomain, err)
 	}
-	sockets, err := o.sockets(td)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	agent, err := devworkload.Open(devworkload.Config{TrustDomain: td, Lifetime: o.lifetime, Log: slog.New(slog.NewTextHandler(s.err, nil))})
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	defer func() {
-		if closed := agent.Close(); err == nil {
-			err = closed
+	domains := []spiffeid.TrustDomain{td}
+	for _, name := range o.federate {
+		other, err := spiffeid.TrustDomainFromString(name)
+		if err != nil || slices.Contains(domains, other) {
+			return fmt.Errorf("%s: --federate %q: is not another trust domain", what, name)
 		}
-	}()
-	for _, w := range sockets {
-		if o.write != "" {
-			if err := agent.Write(o.write, w.ids...); err != nil {
-				return fmt.Errorf("%s: %w", what, err)
+		domains = append(domains, other)
+	}
+	sockets, err := o.sockets(domains)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	agents, err := o.agents(domains, slog.New(slog.NewTextHandler(s.err, nil)))
+	defer func() {
+		for _, agent := range agents {
+			if closed := agent.Close(); err == nil {
+				err = closed
 			}
 		}
-		if err := agent.Serve(w.path, w.ids...); err != nil {
+	}()
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, w := range sockets {
+		if err := o.serve(agents[w.ids[0].ID.TrustDomain()], w, td); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
@@ -127,19 +141,56 @@ func (o *devOptions) run(ctx context.Context, s streams) (err error) {
 	return nil
 }
 
-// A devSocket offers some identities.
+// agents makes one for each trust domain, all of which know each other. Those it made are to be closed even if it fails.
+func (o *devOptions) agents(domains []spiffeid.TrustDomain, log *slog.Logger) (map[spiffeid.TrustDomain]*devworkload.Agent, error) {
+	agents := map[spiffeid.TrustDomain]*devworkload.Agent{}
+	for _, td := range domains {
+		agent, err := devworkload.Open(devworkload.Config{TrustDomain: td, Lifetime: o.lifetime, Audience: o.audience, Log: log})
+		if err != nil {
+			return agents, err
+		}
+		agents[td] = agent
+	}
+	for _, td := range domains {
+		for other, agent := range agents {
+			if other == td {
+				continue
+			}
+			if err := agents[td].Federate(agent); err != nil {
+				return agents, err
+			}
+		}
+	}
+	return agents, nil
+}
+
+// serve offers the identities of one socket, there and in files.
+func (o *devOptions) serve(agent *devworkload.Agent, w *devSocket, first spiffeid.TrustDomain) error {
+	if o.write != "" {
+		dir := o.write
+		if td := w.ids[0].ID.TrustDomain(); td != first {
+			dir = filepath.Join(dir, td.Name())
+		}
+		if err := agent.Write(dir, w.ids...); err != nil {
+			return err
+		}
+	}
+	return agent.Serve(w.path, w.ids...)
+}
+
+// A devSocket offers some identities of one trust domain.
 type devSocket struct {
 	path string
 	ids  []devworkload.Identity
 }
 
 // sockets returns what to serve where, the socket of --socket first.
-func (o *devOptions) sockets(td spiffeid.TrustDomain) ([]*devSocket, error) {
+func (o *devOptions) sockets(domains []spiffeid.TrustDomain) ([]*devSocket, error) {
 	main, err := filepath.Abs(o.socket)
 	if err != nil {
 		return nil, err
 	}
-	caller, gateway, err := identity.DevelopmentIDs(td)
+	caller, gateway, err := identity.DevelopmentIDs(domains[0])
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +204,8 @@ func (o *devOptions) sockets(td spiffeid.TrustDomain) ([]*devSocket, error) {
 		if id.ID, err = spiffeid.FromString(text); err != nil {
 			return nil, fmt.Errorf("--id %q: %w", arg, err)
 		}
-		if !id.ID.MemberOf(td) || id.ID.Path() == "" {
-			return nil, fmt.Errorf("--id %q: must be spiffe://%s/ and a path", arg, td)
+		if !slices.Contains(domains, id.ID.TrustDomain()) || id.ID.Path() == "" {
+			return nil, fmt.Errorf("--id %q: must be spiffe://%s/ and a path", arg, domains[0])
 		}
 		if id.ID == gateway.ID {
 			id.Hint = gateway.Hint
@@ -166,6 +217,9 @@ func (o *devOptions) sockets(td spiffeid.TrustDomain) ([]*devSocket, error) {
 			}
 		}
 		if i := indexSocket(out, socket); i >= 0 {
+			if !out[i].ids[0].ID.MemberOf(id.ID.TrustDomain()) {
+				return nil, fmt.Errorf("--id %q: a socket has identities of one trust domain: give it one of its own", arg)
+			}
 			out[i].ids = append(out[i].ids, id)
 			continue
 		}

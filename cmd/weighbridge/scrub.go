@@ -3,11 +3,13 @@ package main
 import (
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weighbridge/weighbridge/configs"
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/scrub"
 )
 
@@ -24,13 +26,18 @@ func newScrubber(cat *catalog.Catalog, current *atomic.Pointer[configs.Gateway],
 	})
 }
 
-// operatorsView is the catalog as operators see it: with what is wrong with stored weights.
+// operatorsView is the catalog as operators see it: with what is wrong with stored weights and with the gateway's identity.
 type operatorsView struct {
 	*catalog.Catalog
 	scrubber *scrub.Scrubber
+	identity *identity.Source
 }
 
 // Problems implements [control.Catalog].
 func (o operatorsView) Problems() []string {
-	return append(o.Catalog.Problems(), o.scrubber.Problems()...)
+	problems := append(o.Catalog.Problems(), o.scrubber.Problems()...)
+	if problem := o.identity.Problem(time.Now()); problem != "" {
+		problems = append(problems, problem)
+	}
+	return problems
 }

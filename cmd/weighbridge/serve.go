@@ -127,7 +127,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if err != nil {
 		return err
 	}
-	idCfg, err := identityConfig(cfg.Identity, cfg.Offline, log)
+	idCfg, err := identityConfig(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -150,8 +150,12 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 		return err
 	}
 	defer receipts.Close()
+	certificate, err := tokenCertificate(cfg.Listen.JWT)
+	if err != nil {
+		return err
+	}
 	gw, err := gateway.New(gateway.Config{
-		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Log: log, Receipts: receipts,
+		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Certificate: certificate, Log: log, Receipts: receipts,
 		Refused: func(caller string) { trail.RefusedCaller(caller, "", "access") },
 		Meter:   tel.Meter("weighbridge/gateway"), Tracer: tel.Tracer("weighbridge/gateway"),
 	})
@@ -177,11 +181,13 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	g.Go(func() error { cat.Run(running, catalogInputs(cfg, policy)); return nil })
 	g.Go(func() error {
 		defer stopRunning()
-		return gw.Serve(ctx, gateway.Listeners{GRPC: listeners.grpc, HTTP: listeners.http})
+		return gw.Serve(ctx, gateway.Listeners{
+			GRPC: listeners.grpc, HTTP: listeners.http, TokenGRPC: listeners.jwtGRPC, TokenHTTP: listeners.jwtHTTP,
+		})
 	})
 	g.Go(func() error { scrubber.Run(ctx); return nil })
 	if listeners.control != nil {
-		view := operatorsView{cat, scrubber}
+		view := operatorsView{cat, scrubber, id}
 		g.Go(func() error { return control.Serve(running, listeners.control, view, mailbox{cat, state, &current}) })
 	}
 	if listeners.metrics != nil {
@@ -190,6 +196,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	r := reloader{log: log, path: path, running: &current, state: state, trail: trail, rules: &rules, catalog: cat, identity: id}
 	g.Go(func() error { return r.run(ctx, hangups) })
 	log.Info("gateway listens", "grpc", address(listeners.grpc), "http", address(listeners.http), "control", cfg.Listen.Control,
+		"jwtGRPC", address(listeners.jwtGRPC), "jwtHTTP", address(listeners.jwtHTTP),
 		"metrics", address(listeners.metrics), "channels", len(cfg.Channels), "policy", policy.Digest())
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -245,15 +252,19 @@ func closeWithin(log *slog.Logger, what string, close func(context.Context) erro
 }
 
 // openListeners are the gateway's sockets; those not configured are nil.
-type openListeners struct{ grpc, http, control, metrics net.Listener }
+type openListeners struct{ grpc, http, jwtGRPC, jwtHTTP, control, metrics net.Listener }
 
 func listen(ctx context.Context, l configs.Listen) (openListeners, error) {
 	var open openListeners
 	var errs []error
+	if l.JWT == nil {
+		l.JWT = &configs.JWT{}
+	}
 	for _, a := range []struct {
 		key, address string
 		into         *net.Listener
-	}{{"grpc", l.GRPC, &open.grpc}, {"http", l.HTTP, &open.http}, {"metrics", l.Metrics, &open.metrics}} {
+	}{{"grpc", l.GRPC, &open.grpc}, {"http", l.HTTP, &open.http}, {"metrics", l.Metrics, &open.metrics},
+		{"jwt.grpc", l.JWT.GRPC, &open.jwtGRPC}, {"jwt.http", l.JWT.HTTP, &open.jwtHTTP}} {
 		if a.address == "" {
 			continue
 		}
@@ -288,7 +299,7 @@ func address(l net.Listener) string {
 }
 
 func (o openListeners) close() {
-	for _, l := range []net.Listener{o.grpc, o.http, o.control, o.metrics} {
+	for _, l := range []net.Listener{o.grpc, o.http, o.jwtGRPC, o.jwtHTTP, o.control, o.metrics} {
 		if l != nil {
 			l.Close()
 		}

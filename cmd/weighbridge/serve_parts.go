@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -141,30 +138,6 @@ func acceptedPolicy(keyless trust.KeylessFrom, read func() ([]byte, error)) (*tr
 		return nil, errors.New("the accepted policy's file is empty")
 	}
 	return trust.ParsePolicy(bundles[0], keyless)
-}
-
-// identityConfig says where the gateway's own SVID comes from.
-func identityConfig(c configs.Identity, offline bool, log *slog.Logger) (identity.Config, error) {
-	if agent := os.Getenv("SPIFFE_ENDPOINT_SOCKET"); offline && c.WorkloadAPI == "" && c.Files == nil && c.Development == nil && strings.HasPrefix(agent, "tcp:") {
-		return identity.Config{}, fmt.Errorf("SPIFFE_ENDPOINT_SOCKET is %s, and offline is true: only unix sockets are dialed", agent)
-	}
-	cfg := identity.Config{WorkloadAPI: c.WorkloadAPI, Hint: identity.HintGateway, Log: log}
-	if c.Files != nil {
-		cfg.Files = &identity.Files{SVID: c.Files.SVID, Key: c.Files.Key, Bundle: c.Files.Bundle}
-	}
-	if c.Development != nil {
-		log.Warn("development identities: this process issues its own SVIDs, for whoever opens its socket as this user",
-			"trustDomain", c.Development.TrustDomain, "socket", c.Development.Socket)
-		cfg.Development = &identity.Development{TrustDomain: c.Development.TrustDomain, Socket: c.Development.Socket}
-	}
-	if c.SPIFFEID != "" {
-		id, err := spiffeid.FromString(c.SPIFFEID)
-		if err != nil {
-			return cfg, fmt.Errorf("identity.spiffeID: %w", err)
-		}
-		cfg.ID = id
-	}
-	return cfg, nil
 }
 
 // watchSVID puts the end of the gateway's own SVID among the metrics of what ends. Without an SVID there is none.

@@ -208,12 +208,24 @@ func (s *Source) watch(ctx context.Context, c Config, options []workloadapi.Clie
 		svid, err := x509.GetX509SVID()
 		if err == nil {
 			s.domain = svid.ID.TrustDomain()
-			return nil
+			return s.hasKeys()
 		}
 		if x509.WaitUntilUpdated(ctx) != nil {
 			return fmt.Errorf("no SVID for %s after %v: there is only %s", c.ID, c.Wait, pick.offered())
 		}
 	}
+}
+
+// hasKeys makes sure that the JWT-SVIDs of our own trust domain can be verified, if they are taken at all.
+func (s *Source) hasKeys() error {
+	if s.jwt == nil {
+		return nil
+	}
+	keys, err := s.jwt.GetJWTBundleForTrustDomain(s.domain)
+	if err != nil || keys.Empty() {
+		return fmt.Errorf("JWT-SVIDs are to be taken, and there is no key for those of %s (a bundle in a PEM file has none: give one in SPIFFE's format)", s.domain)
+	}
+	return nil
 }
 
 // late says what was waited for in vain, and why by the last answer that is known.

@@ -183,6 +183,11 @@ func TestOpenRefuses(t *testing.T) {
 		}), "does not verify"},
 		{"bundle without certificates", files(func(f *identity.Files) { f.Bundle = f.Key }), "bundle"},
 		{"directory", files(func(f *identity.Files) { f.SVID = dir }), "svid: read"},
+		{"federated bundle is missing", files(func(f *identity.Files) { f.Bundles = map[string]string{"evil.example": own("none.pem")} }), "bundles.evil.example: open"},
+		{"federated bundle of no trust domain", files(func(f *identity.Files) { f.Bundles = map[string]string{"Evil": f.Bundle} }), "bundles"},
+		{"federated bundle of our own trust domain", files(func(f *identity.Files) { f.Bundles = map[string]string{"bank.example": f.Bundle} }), "own trust domain"},
+		{"federated bundle without certificates", files(func(f *identity.Files) { f.Bundles = map[string]string{"evil.example": f.Key} }), "bundles.evil.example"},
+		{"tokens without keys", func() identity.Config { c := files(func(*identity.Files) {}); c.Tokens = true; return c }(), "there is no key for those of bank.example"},
 		{"no trust domain", identity.Config{Development: &identity.Development{}}, "trust domain"},
 	}
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "x")
