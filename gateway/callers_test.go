@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/backends"
@@ -349,6 +351,17 @@ func TestExpiredInStream(t *testing.T) {
 	}
 	if status.Code(err) != codes.Unauthenticated {
 		t.Errorf("health Watch ended with %v, want UNAUTHENTICATED", err)
+	}
+	list := &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}
+	c.set(ends.Add(-5 * soon))
+	reflection, err := reflectionpb.NewServerReflectionClient(d.conn("/batch/job")).ServerReflectionInfo(t.Context())
+	for err == nil {
+		if err = reflection.Send(list); err == nil || errors.Is(err, io.EOF) {
+			_, err = reflection.Recv()
+		}
+	}
+	if status.Code(err) != codes.Unauthenticated {
+		t.Errorf("reflection ended with %v, want UNAUTHENTICATED", err)
 	}
 }
 

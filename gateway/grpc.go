@@ -124,13 +124,13 @@ func (s *identified) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream.
 func (s *identified) RecvMsg(m any) error {
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
 	if s.receipt != nil {
 		m = wire.Watch(m, s.receipt.Request())
 	}
-	return s.ServerStream.RecvMsg(m)
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.ctx.Err() // of reflection, which looks at it nowhere
 }
 
 // SendMsg implements grpc.ServerStream.

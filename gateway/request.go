@@ -143,15 +143,13 @@ func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Contex
 	return ask(ctx, serving, info, o)
 }
 
-// ended tells apart who ended an answer: the caller, the end of what shows it, or the runtime.
+// ended tells apart who ended an answer: the caller, or the runtime.
 func ended(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errGone):
 		return err
-	case expired(ctx) != nil:
-		return expired(ctx)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
 	default:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/gateway"
@@ -224,6 +226,23 @@ func TestNoWorkloadAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	health, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "readiness"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := func(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		for {
+			m, err := health.Recv()
+			if err != nil {
+				t.Fatalf("health Watch = %v, want %v", err, want)
+			}
+			if m.GetStatus() == want {
+				return
+			}
+		}
+	}
+	ready(grpc_health_v1.HealthCheckResponse_SERVING)
 	f := &fleet{d: d}
 	round := func() (fresh, old, rpc error) {
 		once := &http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true, DisableKeepAlives: true}
@@ -247,9 +266,18 @@ func TestNoWorkloadAPI(t *testing.T) {
 	if got := source.Problem(time.Now()); !strings.Contains(got, "ended on "+ends.UTC().Format(time.RFC3339)) || !strings.Contains(got, "since ") {
 		t.Errorf("Problem = %q, want since when and why", got)
 	}
-	eventually(t, "a log line", func() bool { return strings.Contains(d.log.String(), "callers are refused") })
+	ready(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	for _, line := range []string{"callers are refused", "TLS handshake error"} {
+		said := slices.ContainsFunc(strings.Split(d.log.String(), "\n"), func(s string) bool {
+			return strings.Contains(s, line) && strings.Contains(s, "there is no valid SVID of our own")
+		})
+		if !said {
+			t.Errorf("the log has no %q that says why:\n%s", line, d.log)
+		}
+	}
 	serve(long)
 	eventually(t, "the return", func() bool { return errors.Join(round()) == nil })
+	ready(grpc_health_v1.HealthCheckResponse_SERVING)
 	if got := source.Problem(time.Now()); got != "" {
 		t.Errorf("Problem after the return = %q, want none", got)
 	}

@@ -282,7 +282,8 @@ func TestIdentifyForwarded(t *testing.T) {
 		{"open quote", proxy, []string{`By=x;Subject="a,` + by + "URI=" + app}, ""},
 		{"quote in the middle", proxy, []string{by + `Subject=a"b";URI=` + app}, ""},
 		{"text after quotes", proxy, []string{by + `Subject="a"b;URI=` + app}, ""},
-		{"two backslashes", proxy, []string{by + `Subject="a\\";URI=` + app}, ""},
+		{"two backslashes", proxy, []string{by + `Subject="a\\";DNS=b";URI=` + app}, ""},
+		{"pair without value", proxy, []string{by + "URI=" + app + ";x;DNS=a"}, ""},
 		{"no pairs", proxy, []string{app}, ""},
 		{"value with =", proxy, []string{by + "Subject=CN=a;URI=" + app}, ""},
 		{"certificate of another", proxy, []string{by + `Cert="` + encoded("spiffe://bank.example/other") + `";URI=` + app}, ""},
@@ -299,6 +300,12 @@ func TestIdentifyForwarded(t *testing.T) {
 				t.Errorf("Identify = %v, %v, want %s", c, err, tt.want)
 			}
 		})
+	}
+	connection := s.connection(proxy)
+	connection.PeerCertificates[0].NotAfter = connection.PeerCertificates[0].NotAfter.Add(time.Hour)
+	shown := identity.Request{Connection: connection, Header: headers("x-forwarded-client-cert", by+`URI=`+app+`;Cert="`+encoded(app)+`"`), Now: time.Now()}
+	if c, err := s.source.Identify(shown); err != nil || !c.Until.Before(connection.PeerCertificates[0].NotAfter) {
+		t.Errorf("Identify = %v, %v, want it to end with the caller's own certificate", c, err)
 	}
 	for _, name := range []string{"client-cert", "client-cert-chain", "x-client-spiffe-id", "x-spiffe-id", "x-forwarded-user"} {
 		c, err := s.source.Identify(identity.Request{Connection: s.connection(app), Header: headers(name, "spiffe://bank.example/other"), Now: time.Now()})
