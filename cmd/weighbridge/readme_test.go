@@ -100,7 +100,7 @@ func link(t *testing.T, old, new string) {
 // onFreePorts replaces the ports that the README names by ones that nobody listens on now.
 func onFreePorts(t *testing.T, script string) string {
 	t.Helper()
-	for _, port := range []string{"9443", "8443", "9090"} {
+	for _, port := range []string{"9443", "9444", "8443", "9090"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
