@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 
 	"github.com/weighbridge/weighbridge/gateway/identity"
 )
@@ -96,9 +98,23 @@ type doorTLS struct {
 	token bool
 }
 
-// grpcTLS returns the TLS of the gRPC door for JWT-SVIDs, or of the other.
-func (g *Gateway) grpcTLS(token bool) credentials.TransportCredentials {
-	return &doorTLS{credentials.NewTLS(g.tls(token, "h2")), g, token}
+// grpcDoor makes a gRPC server the door for JWT-SVIDs, or the other.
+func (g *Gateway) grpcDoor(token bool) []grpc.ServerOption {
+	options := []grpc.ServerOption{grpc.Creds(&doorTLS{credentials.NewTLS(g.tls(token, "h2")), g, token})}
+	if token {
+		options = append(options, grpc.InTapHandle(g.tap))
+	}
+	return options
+}
+
+// tap refuses a call without a valid JWT-SVID before anything of its message is read: whoever connects here is nobody yet.
+func (g *Gateway) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	c := call{protocol: protocolGRPC, id: requestID(carrier(info.Header).Get(headerRequestID))}
+	if err := g.identifyGRPC(metadata.NewIncomingContext(ctx, info.Header), &c, true); err != nil {
+		g.logOther(ctx, c, "", err)
+		return ctx, toGRPC(err)
+	}
+	return ctx, nil
 }
 
 func (g *Gateway) tls(token bool, protos ...string) *tls.Config {

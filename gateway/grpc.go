@@ -24,8 +24,7 @@ import (
 
 // grpcServer returns the server of a gRPC door, and the health that it reports.
 func (g *Gateway) grpcServer(token bool) (*grpc.Server, *health.Server) {
-	s := grpc.NewServer(
-		grpc.Creds(g.grpcTLS(token)),
+	s := grpc.NewServer(append(g.grpcDoor(token),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.streaming),
 		grpc.ForceServerCodecV2(wire.Codec()),
@@ -39,7 +38,7 @@ func (g *Gateway) grpcServer(token bool) (*grpc.Server, *health.Server) {
 			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace, MaxConnectionIdle: idleTimeout,
 			Time: idleTimeout, Timeout: writeTimeout,
 		}),
-	)
+	)...)
 	pb.RegisterInferenceServer(s, &inference{g: g})
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(s, h)
