@@ -81,6 +81,10 @@ func (s *Source) identify(r Request) (Caller, error) {
 			return c, err
 		}
 	}
+	// The handshake has checked it, maybe long ago: a federation that has ended ends at once.
+	if _, err := s.x509.GetX509BundleForTrustDomain(c.ID.TrustDomain()); err != nil {
+		return c, fmt.Errorf("caller %s: %w: its trust domain is unknown", c.ID, ErrNoPeer)
+	}
 	return c, noOther(r.Header(headerAuthorization), c.ID)
 }
 

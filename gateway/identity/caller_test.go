@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,9 +21,11 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
+	"github.com/weighbridge/weighbridge/gateway/identity/workload"
 )
 
 var partner = spiffeid.RequireTrustDomainFromString("partner.example")
@@ -350,6 +353,48 @@ func TestIdentifyExpired(t *testing.T) {
 	}
 	if got := s.source.Problem(own); !strings.Contains(got, "ended on") {
 		t.Errorf("Problem at the end of our own SVID = %q", got)
+	}
+}
+
+// TestIdentifyAfterFederation keeps a connection for longer than its trust domain is known.
+func TestIdentifyAfterFederation(t *testing.T) {
+	socket := filepath.Join(socketDir(t), "agent.sock")
+	server, err := workload.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	own, other := newAgent(t, domain), newAgent(t, partner)
+	svid, err := own.Issue(gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(federated ...*spiffebundle.Bundle) {
+		if err := server.Set(workload.Issued{SVIDs: []*x509svid.SVID{svid}, Bundle: own.Bundle(), Federated: federated}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(other.Bundle())
+	log := newEvents()
+	source := open(t, identity.Config{WorkloadAPI: "unix://" + socket, Log: slog.New(log)})
+	ask := func() error {
+		r := identity.Request{Connection: (&site{t: t, agent: other}).connection("spiffe://partner.example/app"), Header: headers(""), Now: time.Now()}
+		_, err := source.Identify(r)
+		return err
+	}
+	log.await(t, "identity updated")
+	if err := ask(); err != nil {
+		t.Errorf("Identify = %v", err)
+	}
+	set()
+	log.await(t, "identity updated")
+	for ask() == nil { // the source takes the bundles just after the SVID was chosen
+		if t.Context().Err() != nil {
+			t.Fatal("the caller is still known")
+		}
+	}
+	if err := ask(); !errors.Is(err, identity.ErrNoPeer) {
+		t.Errorf("Identify after the end of the federation = %v, want ErrNoPeer", err)
 	}
 }
 
