@@ -3,6 +3,7 @@ module github.com/weighbridge/weighbridge
 go 1.26.0
 
 require (
+	cel.dev/cel-go v0.33.2 // the conditions of access rules, typed and bounded; it was github.com/google/cel-go
 	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7 // RFC 3161 requests, and responses in tests
 	github.com/dustin/go-humanize v1.1.0 // sizes such as 8GiB in configuration
 	github.com/fsnotify/fsnotify v1.10.1 // watches the statements directories
@@ -48,7 +49,9 @@ require (
 )
 
 require (
+	cel.dev/expr v0.25.3 // indirect
 	github.com/Microsoft/go-winio v0.6.2 // indirect
+	github.com/antlr4-go/antlr/v4 v4.13.1 // indirect
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
 	github.com/bahlo/generic-list-go v0.2.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -115,6 +118,7 @@ require (
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
+	golang.org/x/exp v0.0.0-20251023183803-a4bb9ffd2546 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/text v0.42.0 // indirect

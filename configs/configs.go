@@ -35,7 +35,8 @@ type Gateway struct {
 	Runtimes Runtimes `yaml:"runtimes"`
 	// Channels are the channels served here, out of those the trust policy knows.
 	Channels map[string]Channel `yaml:"channels"`
-	// Access says which caller may use which channel. Without a rule nobody may.
+	// Access says which caller may use which channel, on which condition and how much; see [access.Rule], whose fields are
+	// the keys with a small first letter. Without a rule nobody may.
 	Access []access.Rule `yaml:"access"`
 	// Operators say who may use the control API on TCP, which is not in this version. On a unix socket it is who may
 	// open the socket.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -121,7 +122,7 @@ func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Contex
 	ctx, o := g.observe(ctx, r)
 	defer func() { o.end(ctx, err) }()
 
-	if err := g.access().Check(r.caller, r.channel, r.method); err != nil {
+	if err := g.access().Check(r.act()); err != nil {
 		return err
 	}
 	leave, err := g.enter()
@@ -141,6 +142,18 @@ func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Contex
 	info := serving.Info()
 	o.serving(info)
 	return ask(ctx, serving, info, o)
+}
+
+// act is what a request wants to do, as rules see it.
+func (r *request) act() access.Act {
+	a := access.Act{
+		Caller: r.caller, Channel: r.channel, Method: r.method, Time: time.Now(),
+		Request: access.Request{API: r.api, Stream: r.stream, Tools: len(r.tools) > 0},
+	}
+	if r.maxTokens != nil {
+		a.Request.MaxTokens = *r.maxTokens
+	}
+	return a
 }
 
 // ended tells apart who ended an answer: the caller, or the runtime.
@@ -172,7 +185,7 @@ func (g *Gateway) models(c call) ([]ChannelInfo, error) {
 	rules := g.access()
 	var seen []ChannelInfo
 	for _, info := range g.catalog.Channels() {
-		if rules.Check(c.caller, info.Channel, access.MethodModels) == nil {
+		if rules.Check(c.listing(info.Channel)) == nil {
 			seen = append(seen, info)
 		}
 	}
@@ -183,10 +196,15 @@ func (g *Gateway) models(c call) ([]ChannelInfo, error) {
 	return seen, nil
 }
 
+// listing is the act of seeing a channel listed.
+func (c *call) listing(channel string) access.Act {
+	return access.Act{Caller: c.caller, Channel: channel, Method: access.MethodModels, Time: time.Now()}
+}
+
 // model returns one channel that the caller may see.
 func (g *Gateway) model(c call, channel string) (ChannelInfo, error) {
 	channel = channelOf(channel)
-	if err := g.access().Check(c.caller, channel, access.MethodModels); err != nil {
+	if err := g.access().Check(c.listing(channel)); err != nil {
 		return ChannelInfo{}, err
 	}
 	for _, info := range g.catalog.Channels() {

@@ -1,15 +1,18 @@
-// Package access answers one question: may this caller do this on this channel?
+// Package access answers one question: may this caller do this on this channel, and how much of it?
 //
 // The one rule: what no rule allows is denied. A nil or zero [Policy] denies everything, and there is no rule that
-// takes a right away, so the order of rules means nothing.
+// takes a right away, so the order of rules means nothing for what is allowed.
+//
+// A [Policy] is pure: the same [Act] gets the same answer, and the time is part of the act. What callers have used up
+// is counted by a [Meter] beside it, which outlives each policy.
 package access
 
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -22,13 +25,15 @@ const (
 	MethodModels   = "models"   // see it listed, with its release
 )
 
-// methods are all that a rule may allow.
+// Methods returns all that a rule may allow.
+func Methods() []string { return slices.Clone(methods) }
+
 var methods = []string{MethodChat, MethodGenerate, MethodEmbed, MethodModels}
 
 // ErrDenied means no rule allows it. The caller is told no more than that; the text is for the operator.
 var ErrDenied = errors.New("denied")
 
-// A Rule allows the callers it matches every one of its methods on every one of its channels.
+// A Rule allows the callers it matches every one of its methods on every one of its channels, within its limits.
 //
 // Caller is a SPIFFE ID, in which a whole segment of the path may be "*": in the middle it matches exactly one
 // segment, at the end one or more. So spiffe://bank.example/apps/teller is that caller alone,
@@ -37,47 +42,104 @@ type Rule struct {
 	Caller   string
 	Channels []string
 	Methods  []string
+
+	// When is a condition in CEL, https://cel.dev: the rule allows nothing where it is false, or can't be evaluated. It
+	// may use caller.id, caller.trustDomain, caller.path, channel, method, time (a timestamp: time.getHours("+01:00"),
+	// time.getDayOfWeek(), of when the request came), request.api ("openai", "grpc"), request.stream, request.tools
+	// and request.maxTokens, which is the largest number there is if the caller names none.
+	When string
+
+	// Limits are for each caller by itself, however many the rule matches. nil: there are none.
+	Limits *Limits
+}
+
+// Limits are how much a rule allows one caller of chat, generate and embed. What is left out has no limit. Numbers are
+// whole and above 0; k and M stand for a thousand and a million.
+//
+// What was used comes back evenly: of a rate of 60/m one request each second, of a million tokens a day eleven or so
+// each second. So it may be used up at once, and there is no hour at which all callers come back.
+type Limits struct {
+	Rate       string // requests, such as 10/s, 60/m, 1000/h or 5k/d
+	Burst      string // how many of these may come at once; as many as the rate names
+	Concurrent string // requests at the same time, those that wait among them
+	Tokens     TokenLimits
+}
+
+// TokenLimits are the tokens of prompts and of answers. A request is let in if what it may take at most has room, its
+// max_tokens and an estimate of its prompt; at its end it is charged with what it took. If that is more than there
+// was, the rest has to come back first.
+type TokenLimits struct {
+	Prompt, Completion Windows
+}
+
+// Windows are numbers of tokens.
+type Windows struct {
+	Minute, Day string
+}
+
+// An Act is what a caller wants to do, and when.
+type Act struct {
+	Caller  spiffeid.ID
+	Channel string
+	Method  string
+	Time    time.Time
+	Request Request
+}
+
+// Request is what conditions may see of a request.
+type Request struct {
+	API       string // by which it came
+	Stream    bool   // the answer is wanted in pieces
+	Tools     bool   // it brings tools
+	MaxTokens int64  // of the answer; 0: the caller names no number
 }
 
 // A Policy is a set of rules. It never changes, so it may be shared.
-type Policy struct{ rules []rule }
+type Policy struct{ rules []*rule }
 
 type rule struct {
+	index    int    // among the rules
+	key      string // by which a Meter knows it
 	domain   spiffeid.TrustDomain
 	path     []string // segments; "*" matches as described at Rule
 	channels []string
 	methods  []string
+	when     *condition // nil: always
+	limits   *limits    // nil: none
 }
 
-// Parse checks every rule and returns the policy, or all problems at once, each with the key it is found under.
-func Parse(rules []Rule) (*Policy, error) {
-	var p Policy
-	var errs []error
-	for i, r := range rules {
-		parsed, problems := parse(r)
-		for _, problem := range problems {
-			errs = append(errs, fmt.Errorf("access[%d].%w", i, problem))
-		}
-		p.rules = append(p.rules, parsed)
-	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return &p, nil
-}
+// A Grant is a rule that allows an act.
+type Grant struct{ rule *rule }
 
-// Check returns nil if a rule allows the caller this method on this channel, and an error wrapping [ErrDenied] that
-// says what is missing if none does.
-func (p *Policy) Check(caller spiffeid.ID, channel, method string) error {
-	if err := p.Knows(caller); err != nil {
-		return err
+// Rule returns the rule's place among the rules, from 0.
+func (g Grant) Rule() int { return g.rule.index }
+
+// Grants returns the rules that allow an act, in their order, or an error wrapping [ErrDenied] that says what is
+// missing if none does.
+func (p *Policy) Grants(a Act) ([]Grant, error) {
+	if err := p.Knows(a.Caller); err != nil {
+		return nil, err
 	}
+	var grants []Grant
+	var unmet []string
 	for _, r := range p.rules {
-		if r.matches(caller) && slices.Contains(r.channels, channel) && slices.Contains(r.methods, method) {
-			return nil
+		switch why, near := r.judge(&a); {
+		case why == "":
+			grants = append(grants, Grant{r})
+		case near:
+			unmet = append(unmet, fmt.Sprintf("; access[%d]: %s", r.index, why))
 		}
 	}
-	return fmt.Errorf("caller %s: %w: no rule for %s on channel %q", caller, ErrDenied, method, channel)
+	if len(grants) == 0 {
+		return nil, fmt.Errorf("caller %s: %w: no rule for %s on channel %q%s", a.Caller, ErrDenied, a.Method, a.Channel, strings.Join(unmet, ""))
+	}
+	return grants, nil
+}
+
+// Check returns nil if a rule allows the act, and else the error of [Policy.Grants].
+func (p *Policy) Check(a Act) error {
+	_, err := p.Grants(a)
+	return err
 }
 
 // Knows returns nil if any rule names the caller, whatever it allows. Others need not be listened to.
@@ -90,6 +152,41 @@ func (p *Policy) Knows(caller spiffeid.ID) error {
 		}
 	}
 	return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
+}
+
+// A Verdict is what one rule says of an act.
+type Verdict struct {
+	Rule    int
+	Matches bool   // it names the caller
+	Why     string // why it does not allow the act; "" if it does
+}
+
+// Explain returns the verdict of every rule. They are what [Policy.Grants] goes by.
+func (p *Policy) Explain(a Act) []Verdict {
+	var all []Verdict
+	if p != nil {
+		for _, r := range p.rules {
+			why, _ := r.judge(&a)
+			all = append(all, Verdict{r.index, r.matches(a.Caller), why})
+		}
+	}
+	return all
+}
+
+// judge returns why the rule does not allow an act, or "". It is near if only the condition is not met.
+func (r *rule) judge(a *Act) (why string, near bool) {
+	switch {
+	case !r.matches(a.Caller):
+		return "it names other callers", false
+	case !slices.Contains(r.channels, a.Channel):
+		return "it is for other channels", false
+	case !slices.Contains(r.methods, a.Method):
+		return "it allows other methods", false
+	case r.when == nil:
+		return "", false
+	}
+	why = r.when.judge(a)
+	return why, why != ""
 }
 
 func (r *rule) matches(caller spiffeid.ID) bool {
@@ -113,70 +210,4 @@ func (r *rule) matches(caller spiffeid.ID) bool {
 		}
 	}
 	return len(segments) == len(r.path)
-}
-
-// channelName is what a trust policy may call a channel (package trust): another name can't match anyway.
-var channelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}$`)
-
-func parse(r Rule) (rule, []error) {
-	var out rule
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
-	var err error
-	if out.domain, out.path, err = parseCaller(r.Caller); err != nil {
-		bad("caller: %w", err)
-	}
-	if len(r.Channels) == 0 {
-		bad("channels: is required")
-	}
-	for _, c := range r.Channels {
-		switch {
-		case c == "*":
-			bad("channels: %q is not a channel: name each, so that a new one starts closed", c)
-		case !channelName.MatchString(c):
-			bad("channels: %q is not the name of a channel", c)
-		}
-	}
-	if len(r.Methods) == 0 {
-		bad("methods: is required (known: %s)", strings.Join(methods, ", "))
-	}
-	for _, m := range r.Methods {
-		if !slices.Contains(methods, m) {
-			bad("methods: unknown method %q (known: %s)", m, strings.Join(methods, ", "))
-		}
-	}
-	out.channels, out.methods = slices.Clone(r.Channels), slices.Clone(r.Methods)
-	return out, errs
-}
-
-// parseCaller reads a SPIFFE ID or a pattern of them. What is not "*" goes through the SPIFFE ID parser, so that a
-// pattern can't hold what no ID can.
-func parseCaller(s string) (td spiffeid.TrustDomain, path []string, err error) {
-	if s == "" {
-		return td, nil, errors.New("is required")
-	}
-	domain, rest, _ := strings.Cut(strings.TrimPrefix(s, "spiffe://"), "/")
-	if !strings.HasPrefix(s, "spiffe://") || domain == "" {
-		return td, nil, fmt.Errorf("%q is not a SPIFFE ID (spiffe://trust-domain/path)", s)
-	}
-	if td, err = spiffeid.TrustDomainFromString(domain); err != nil {
-		return td, nil, fmt.Errorf("%q: %w", s, err)
-	}
-	if rest == "" {
-		return td, nil, fmt.Errorf("%q has no path: write spiffe://%s/* for every caller of the trust domain", s, domain)
-	}
-	path = strings.Split(rest, "/")
-	for _, segment := range path {
-		if segment == "*" {
-			continue
-		}
-		if strings.Contains(segment, "*") {
-			return td, nil, fmt.Errorf("%q: %q: * stands for a whole segment", s, segment)
-		}
-		if err := spiffeid.ValidatePathSegment(segment); err != nil {
-			return td, nil, fmt.Errorf("%q: %w", s, err)
-		}
-	}
-	return td, path, nil
 }
