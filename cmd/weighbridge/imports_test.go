@@ -17,7 +17,7 @@ const module = "github.com/weighbridge/weighbridge/"
 var layers = [][]string{
 	{"verifier"},
 	{"backends"},
-	{"gateway/audit"}, // what is recorded by the rest of the gateway
+	{"gateway/audit", "gateway/fair"}, // what is recorded, and shared, by the rest of the gateway
 	{"gateway/catalog"},
 	{"gateway", "proto"},
 	{"configs"},
