@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/fair"
 	"github.com/weighbridge/weighbridge/verifier/seal"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -26,6 +28,7 @@ type running struct {
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
 	sandbox     string        // of the runtime: what the kernel granted the first process, it grants the next
+	turns       *fair.Queue   // as many at a time as the runtime answers
 
 	endEnlarging func() // and waits for that; nil before enlarge
 
@@ -123,6 +126,7 @@ func (c *Catalog) launch(ctx context.Context, p *progress, t target, backend bac
 		c: c, release: d.Serve, description: d.Release, memory: memory, backend: backend,
 		level:     seal.Level(trust.WeakestLevel(string(memory.level()), string(st.Level))),
 		startTime: now.Sub(begun), sandbox: string(st.Sandbox.Level), idle: make(chan struct{}),
+		turns: fair.NewQueue(fair.Config{Slots: slots(d.Release), Places: maxQueued, Patience: queueLimit}),
 	}
 	r.since.Store(&now)
 	r.publication.Store(new(statement.ID)) // and epoch 0: no publication was recorded for it yet
@@ -183,6 +187,22 @@ func (r *running) suits(d trust.Channel) bool {
 	return d.AcceptsLevel(string(r.level)) && d.AcceptsSandbox(r.sandbox)
 }
 
+const (
+	// maxQueued is how many requests may wait for one runtime; more are refused, and may come again.
+	maxQueued = 256
+	// queueLimit is how long one may wait: longer than most answers take, and shorter than callers have patience for.
+	queueLimit = time.Minute
+)
+
+// slots is how many requests a release's runtime answers at a time. More would wait inside of it, where all callers stand
+// in one line. Of a runtime that others started it is not known; one is Ollama's own default.
+func slots(r *trust.Release) int {
+	if n, err := strconv.Atoi(r.Runtime.Args["parallel"]); err == nil && n > 0 {
+		return n
+	}
+	return 1
+}
+
 // acquire adds a request, unless r is being retired.
 func (r *running) acquire() bool {
 	r.mu.Lock()
@@ -209,8 +229,9 @@ func (r *running) requests() int64 {
 	return r.inflight
 }
 
-// close lets no request in any more.
+// close lets no request in any more, and has those go elsewhere that only wait.
 func (r *running) close() {
+	r.turns.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closing = true
@@ -303,6 +324,12 @@ func (s *Serving) Level() seal.Level { return s.running.level }
 // Embed has the runtime make vectors; see [backends.Backend].
 func (s *Serving) Embed(ctx context.Context, req backends.EmbedRequest) (backends.Embeddings, error) {
 	return s.running.backend.Embed(ctx, req)
+}
+
+// Enter waits for the caller's turn at the runtime, which lasts until leave; see [fair.Queue.Enter]. If it returns
+// [fair.ErrClosed] another release may serve the channel by now.
+func (s *Serving) Enter(ctx context.Context, caller string) (leave func(), err error) {
+	return s.running.turns.Enter(ctx, caller)
 }
 
 // Chat asks the runtime; see [backends.Backend].

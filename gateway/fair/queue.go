@@ -2,12 +2,16 @@ package fair
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"sync"
 	"time"
 )
+
+// ErrClosed means that nobody gets a turn at this queue any more: go to the one that took its place.
+var ErrClosed = errors.New("the queue is closed")
 
 // Config says how a queue is made. All fields are required.
 type Config struct {
@@ -22,7 +26,9 @@ type Config struct {
 //
 // Its methods may be called concurrently.
 type Queue struct {
-	cfg Config
+	cfg    Config
+	closed chan struct{} // by Close
+	close  func()
 
 	mu      sync.Mutex
 	free    int // slots; none while somebody waits
@@ -52,14 +58,21 @@ func NewQueue(c Config) *Queue {
 	if c.Slots < 1 || c.Places < 1 || c.Patience <= 0 {
 		panic(fmt.Sprintf("fair: internal error: a queue of %+v", c))
 	}
-	return &Queue{cfg: c, free: c.Slots, callers: map[string]*caller{}}
+	closed := make(chan struct{})
+	return &Queue{cfg: c, closed: closed, close: sync.OnceFunc(func() { close(closed) }), free: c.Slots, callers: map[string]*caller{}}
 }
 
 // Enter returns when the caller has its turn, which lasts until leave; leave may be called more than once. It returns a
-// [*RefusedError] at once if the caller's share of the places is taken, or when it has waited too long, and ctx's error
-// if that ends first.
+// [*RefusedError] at once if the caller's share of the places is taken, or when it has waited too long, [ErrClosed] once
+// the queue is closed, and ctx's error if that ends first.
 func (q *Queue) Enter(ctx context.Context, name string) (leave func(), err error) {
 	q.mu.Lock()
+	select {
+	case <-q.closed:
+		q.mu.Unlock()
+		return nil, ErrClosed
+	default:
+	}
 	c := q.caller(name)
 	if q.free > 0 {
 		since := q.begin(c)
@@ -82,6 +95,8 @@ func (q *Queue) Enter(ctx context.Context, name string) (leave func(), err error
 	select {
 	case <-p.turn:
 		return q.leaver(name, p.since), nil
+	case <-q.closed:
+		err = ErrClosed
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-late.C:
@@ -99,6 +114,10 @@ func (q *Queue) Enter(ctx context.Context, name string) (leave func(), err error
 	q.end(name, p.since)
 	return nil, err
 }
+
+// Close has those leave who wait, with [ErrClosed], and lets nobody in any more. Turns that last are not touched. It may
+// be called more than once.
+func (q *Queue) Close() { q.close() }
 
 // Waiting returns how many requests wait.
 func (q *Queue) Waiting() int {

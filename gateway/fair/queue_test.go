@@ -197,6 +197,33 @@ func TestQueuePatience(t *testing.T) {
 	})
 }
 
+// TestQueueCloses sends away who waits, and lets who has a turn finish.
+func TestQueueCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1, 8)
+		leave, err := q.Enter(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := q.Enter(t.Context(), "b"); !errors.Is(err, fair.ErrClosed) {
+					t.Errorf("Enter = %v, want ErrClosed", err)
+				}
+			})
+		}
+		synctest.Wait()
+		q.Close()
+		q.Close()
+		wg.Wait()
+		leave()
+		if _, err := q.Enter(t.Context(), "a"); !errors.Is(err, fair.ErrClosed) {
+			t.Errorf("Enter = %v once the queue is closed, want ErrClosed", err)
+		}
+	})
+}
+
 // TestQueueKeepsItsSlots gives up, or is refused, at the very moment when the turn comes: no slot may be lost.
 func TestQueueKeepsItsSlots(t *testing.T) {
 	q := newQueue(2, 100)
