@@ -42,6 +42,7 @@ require (
 	golang.org/x/sync v0.23.0 // errgroup
 	golang.org/x/sys v0.48.0 // memfd, seals, Landlock's kernel interface
 	golang.org/x/term v0.46.0 // progress bars on terminals only
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // RetryInfo, by which a gRPC caller learns when to come back
 	google.golang.org/grpc v1.85.0 // the gRPC front door and the control API
 	google.golang.org/protobuf v1.36.12 // the contracts in proto/
 	kernel.org/pub/linux/libs/security/libcap/psx v1.2.77 // system calls on every thread of a process that confines itself
@@ -124,7 +125,6 @@ require (
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.49.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
-	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect
 )

@@ -24,6 +24,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway"
 	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/fair"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
 	"github.com/weighbridge/weighbridge/gateway/receipt/receipttest"
@@ -53,6 +54,7 @@ type channel struct {
 	fail    error             // after the chunks
 	block   bool              // after the chunks, until the request ends
 	entered chan struct{}     // gets a value when a request is being answered, if not nil
+	turns   *fair.Queue       // at the runtime; nil: everybody has one
 	site    *receipttest.Site // whose release it serves; nil: none of anybody's
 
 	mu    sync.Mutex
@@ -103,6 +105,13 @@ func (s *serving) Info() gateway.ServingInfo {
 		return gateway.ServingInfo{Channel: s.name, Release: by.Release, Weights: by.Weights, Level: by.Level, Sandbox: by.Sandbox, Limits: s.limits, Grounds: by.Grounds}
 	}
 	return gateway.ServingInfo{Channel: s.name, Release: release, Weights: weights, Level: level, Limits: s.limits}
+}
+
+func (s *serving) Enter(ctx context.Context, caller string) (func(), error) {
+	if s.turns == nil {
+		return func() {}, nil
+	}
+	return s.turns.Enter(ctx, caller)
 }
 
 func (s *serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) (err error) {
@@ -196,6 +205,7 @@ type door struct {
 	agent   *devworkload.Agent
 	us      *identity.Source
 	dir     string
+	gateway *gateway.Gateway
 	catalog *catalog
 	log     *logbook
 	metrics http.Handler
@@ -256,6 +266,7 @@ func openWith(t *testing.T, agent *devworkload.Agent, channels map[string]*chann
 	l := gateway.Listeners{GRPC: listen(t), HTTP: listen(t), TokenGRPC: listen(t), TokenHTTP: listen(t)}
 	d.grpc, d.http = l.GRPC.Addr().String(), l.HTTP.Addr().String()
 	d.tokens.grpc, d.tokens.http = l.TokenGRPC.Addr().String(), l.TokenHTTP.Addr().String()
+	d.gateway = gw
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- gw.Serve(ctx, l) }()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/fair"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -46,6 +47,9 @@ type Catalog interface {
 // Serving is a lease of one running release, for one request.
 type Serving interface {
 	Info() ServingInfo
+	// Enter waits for the caller's turn at the runtime, which lasts until leave; leave may be called more than once. Errors
+	// wrap a *fair.RefusedError, fair.ErrClosed if another release may serve the channel by now, or are ctx's.
+	Enter(ctx context.Context, caller string) (leave func(), err error)
 	// Chat is [backends.Backend.Chat] of the runtime.
 	Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error
 	// Embed is [backends.Backend.Embed] of the runtime.
@@ -133,7 +137,9 @@ type Gateway struct {
 	refused  func(caller string)
 	receipts *receipt.Issuer
 
-	slots chan struct{} // one for each request in flight
+	slots  *fair.Slots // one for each request in flight
+	meter  *access.Meter
+	visits visits
 }
 
 // New returns a gateway that does not listen yet.
@@ -178,6 +184,6 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
 		certificate: c.Certificate, now: c.Now, grace: c.Grace,
-		refused: c.Refused, receipts: c.Receipts, slots: make(chan struct{}, c.InFlight),
+		refused: c.Refused, receipts: c.Receipts, slots: fair.NewSlots(c.InFlight), meter: access.NewMeter(c.Now),
 	}, nil
 }

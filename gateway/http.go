@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -126,8 +127,8 @@ func writeError(w http.ResponseWriter, api errorStyle, err error) {
 	if o.http == statusClientGone {
 		return
 	}
-	if o.http == http.StatusServiceUnavailable || o.http == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", "1")
+	if d := retryAfter(err); d > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds(d), 10))
 	}
 	writeJSON(w, o.http, api.problem(o))
 }

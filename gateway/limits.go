@@ -22,7 +22,12 @@ const (
 	// maxName bounds what goes into every log line: an x-request-id, and the name of a channel.
 	maxName = 128
 
-	// DefaultInFlight bounds the requests that are answered at once, over all callers.
+	// bytesPerToken is what a token of most texts has; the estimate of a prompt is charged to nobody in the end.
+	bytesPerToken = 4
+	// slowLimit is how long a caller may take for a part of an answer before others get its turn at the runtime.
+	slowLimit = time.Second
+
+	// DefaultInFlight bounds the requests that are answered at once, over all callers. One caller alone may have half.
 	DefaultInFlight = 512
 	// maxStreams bounds the concurrent requests of one connection.
 	maxStreams = 128

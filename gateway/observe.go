@@ -46,6 +46,8 @@ type meters struct {
 	perToken metric.Float64Histogram
 	tokens   metric.Int64Histogram
 	active   metric.Int64UpDownCounter
+	waiting  metric.Int64UpDownCounter
+	refused  metric.Int64Counter
 }
 
 func newMeters(m metric.Meter) (*meters, error) {
@@ -53,7 +55,7 @@ func newMeters(m metric.Meter) (*meters, error) {
 		m = metricnoop.NewMeterProvider().Meter("")
 	}
 	var out meters
-	var errs [5]error
+	var errs [7]error
 	out.duration, errs[0] = m.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request to the end of its answer."), metric.WithExplicitBucketBoundaries(durationBuckets...))
 	out.first, errs[1] = m.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
@@ -64,6 +66,10 @@ func newMeters(m metric.Meter) (*meters, error) {
 		metric.WithDescription("Tokens of a request and of its answer."), metric.WithExplicitBucketBoundaries(tokenBuckets...))
 	out.active, errs[4] = m.Int64UpDownCounter("weighbridge.requests.active", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that are being answered."))
+	out.waiting, errs[5] = m.Int64UpDownCounter("weighbridge.requests.waiting", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that wait for their turn at a runtime."))
+	out.refused, errs[6] = m.Int64Counter("weighbridge.requests.refused", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests refused because of too many, by limit, and by rule if it is one's."))
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
@@ -84,6 +90,14 @@ func (r *request) operation() string {
 	}
 }
 
+// waits counts a request that waits for a runtime of the channel, until done.
+func (m *meters) waits(ctx context.Context, channel string) (done func()) {
+	ctx = context.WithoutCancel(ctx)
+	label := metric.WithAttributes(attribute.String("channel", channel))
+	m.waiting.Add(ctx, 1, label)
+	return func() { m.waiting.Add(ctx, -1, label) }
+}
+
 // An observation follows one request. It sees counts, names and times, and never a word of the conversation.
 type observation struct {
 	g    *Gateway
@@ -94,6 +108,10 @@ type observation struct {
 	info         ServingInfo
 	usage        *backends.Usage
 	finish       string
+	rule         *int          // by which it was let in; nil: by none
+	wait         time.Duration // for its turn at the runtime
+	asked        bool          // it had its turn
+	chunks       int64
 }
 
 func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
@@ -124,6 +142,7 @@ func (o *observation) serving(info ServingInfo) {
 }
 
 func (o *observation) chunk(c backends.Chunk) {
+	o.chunks++
 	if o.first.IsZero() {
 		o.first = time.Now()
 	}
@@ -133,6 +152,19 @@ func (o *observation) chunk(c backends.Chunk) {
 	if c.FinishReason != "" {
 		o.finish = c.FinishReason
 	}
+}
+
+// spent is what a request has used that ended so. An answer that was cut off is counted by its parts, each of which has a
+// token at least, and its prompt as it was expected; what a runtime failed to begin costs nothing.
+func (o *observation) spent(expected access.Tokens, err error) access.Tokens {
+	failed := new(runtimeError)
+	switch {
+	case o.usage != nil:
+		return access.Tokens{Prompt: int64(o.usage.PromptTokens), Completion: int64(o.usage.CompletionTokens)}
+	case !o.asked, o.chunks == 0 && errors.As(err, &failed):
+		return access.Tokens{}
+	}
+	return access.Tokens{Prompt: expected.Prompt, Completion: o.chunks}
 }
 
 // end records everything at once.
@@ -170,6 +202,9 @@ func (o *observation) end(ctx context.Context, err error) {
 	if out.code != "" {
 		labels = append(labels, attrErrorType.String(out.code))
 	}
+	if rule, limit, ok := limitOf(err); ok {
+		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
+	}
 	m.duration.Record(ctx, end.Sub(o.start).Seconds(), metric.WithAttributes(labels...))
 	m.active.Add(ctx, -1)
 	o.log(ctx, out, err, end)
@@ -179,6 +214,12 @@ func (o *observation) end(ctx context.Context, err error) {
 func (o *observation) log(ctx context.Context, out outcome, err error, end time.Time) {
 	attrs := append(o.r.attrs(out), slog.String("method", o.r.operation()), slog.String("api", o.r.api), slog.String("channel", o.r.channel),
 		slog.Bool("stream", o.r.stream), slog.Duration("duration", end.Sub(o.start)))
+	if o.rule != nil {
+		attrs = append(attrs, slog.Int("rule", *o.rule))
+	}
+	if o.wait >= time.Millisecond {
+		attrs = append(attrs, slog.Duration("wait", o.wait))
+	}
 	if o.info.Release != "" {
 		attrs = append(attrs, slog.String("release", o.info.Release), slog.String("weights", o.info.Weights), slog.String("guarded", o.info.Level))
 	}

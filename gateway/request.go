@@ -75,21 +75,22 @@ func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
 // chat answers a request to have a conversation, or to go on with a text.
 func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
-	return g.serve(ctx, r, func(ctx context.Context, serving Serving, info ServingInfo, o *observation) error {
-		req, err := r.complete(info.Limits)
-		if err != nil {
+	var req backends.ChatRequest
+	suits := func(info ServingInfo) (err error) {
+		req, err = r.complete(info.Limits)
+		return err
+	}
+	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+		if err := r.receipt.Begin(v.o.info.by()); err != nil {
 			return err
 		}
-		if err := r.receipt.Begin(info.by()); err != nil {
-			return err
-		}
-		to.begin(info)
+		to.begin(v.o.info)
 		finished := false
-		err = serving.Chat(ctx, req, func(c backends.Chunk) error {
+		err := serving.Chat(ctx, req, func(c backends.Chunk) error {
 			c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
 			finished = finished || c.FinishReason != ""
-			o.chunk(c)
-			return to.send(c)
+			v.o.chunk(c)
+			return v.send(c, to)
 		})
 		if err == nil && !finished {
 			// An answer that was cut short must not look whole.
@@ -101,47 +102,44 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 
 // embed answers a request for embeddings.
 func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
-	return g.serve(ctx, r, func(ctx context.Context, serving Serving, info ServingInfo, o *observation) error {
-		if err := r.receipt.Begin(info.by()); err != nil {
+	suits := func(ServingInfo) error { return nil }
+	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+		if err := r.receipt.Begin(v.o.info.by()); err != nil {
 			return err
 		}
-		to.begin(info)
+		to.begin(v.o.info)
 		e, err := serving.Embed(ctx, backends.EmbedRequest{Inputs: r.inputs})
 		if err == nil {
-			o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
+			v.o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
 			to.take(e)
 		}
 		return ended(ctx, err)
 	})
 }
 
-// serve answers one request, by ask. This is the whole flow, in order; an error it returns goes through [outcomeOf] to the
-// caller, and every request, answered or not, leaves one line in the log.
-func (g *Gateway) serve(ctx context.Context, r *request, ask func(context.Context, Serving, ServingInfo, *observation) error) (err error) {
+// serve answers one request, by ask, once what serves suits it. This is the whole flow, in order; an error it returns goes
+// through [outcomeOf] to the caller, and every request, answered or not, leaves one line in the log.
+func (g *Gateway) serve(ctx context.Context, r *request, suits func(ServingInfo) error, ask func(context.Context, *visit, Serving) error) (err error) {
 	r.channel = channelOf(r.channel)
 	ctx, o := g.observe(ctx, r)
-	defer func() { o.end(ctx, err) }()
+	defer func() {
+		err = revoked(ctx, err)
+		o.end(ctx, err)
+	}()
 
-	if err := g.access().Check(r.act()); err != nil {
-		return err
-	}
-	leave, err := g.enter()
+	ctx, v, err := g.enter(ctx, o, r.act(), r.expected())
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer func() { v.leave(err) }()
 	if err := r.check(); err != nil {
 		return err
 	}
-	serving, err := g.catalog.Acquire(ctx, r.channel)
+	serving, err := v.acquire(ctx, suits)
 	if err != nil {
 		return err
 	}
-	// Whoever swaps the release waits for this: not before the last part was sent.
-	defer serving.Done()
-	info := serving.Info()
-	o.serving(info)
-	return ask(ctx, serving, info, o)
+	return ask(ctx, v, serving)
 }
 
 // act is what a request wants to do, as rules see it.
@@ -156,6 +154,32 @@ func (r *request) act() access.Act {
 	return a
 }
 
+// expected is what a request takes at most, as far as that can be told before it is known who answers: of its prompt it
+// is an estimate. A request that is invalid takes nothing in the end.
+func (r *request) expected() access.Tokens {
+	bytes := len(r.prompt)
+	for _, m := range r.messages {
+		bytes += len(m.Content)
+		for _, c := range m.ToolCalls {
+			bytes += len(c.Name) + len(c.Arguments)
+		}
+	}
+	for _, t := range r.tools {
+		bytes += len(t.Name) + len(t.Description) + len(t.Parameters)
+	}
+	for _, text := range r.inputs {
+		bytes += len(text)
+	}
+	t := access.Tokens{Prompt: int64(bytes/bytesPerToken) + 1, Completion: DefaultMaxTokens}
+	switch {
+	case r.method == access.MethodEmbed:
+		t.Completion = 0
+	case r.maxTokens != nil:
+		t.Completion = min(max(*r.maxTokens, 0), maxMaxTokens)
+	}
+	return t
+}
+
 // ended tells apart who ended an answer: the caller, or the runtime.
 func ended(ctx context.Context, err error) error {
 	switch {
@@ -167,16 +191,6 @@ func ended(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
 	default:
 		return &runtimeError{err}
-	}
-}
-
-// enter takes a slot for a request, without waiting.
-func (g *Gateway) enter() (leave func(), err error) {
-	select {
-	case g.slots <- struct{}{}:
-		return func() { <-g.slots }, nil
-	default:
-		return nil, fmt.Errorf("%w: %d in flight", errBusy, cap(g.slots))
 	}
 }
 

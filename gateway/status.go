@@ -6,15 +6,16 @@ import (
 	"net/http"
 	"slices"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
 var (
-	errBusy     = errors.New("too many requests at once")
 	errGone     = errors.New("the caller went away") // nobody is there to be told
 	errTooLarge = errors.New("request is too large")
 	errNoRoute  = errors.New("no such path")
@@ -74,7 +75,12 @@ func outcomeOf(err error) outcome {
 			return known.as
 		}
 	}
+	if o, ok := overloadOutcome(err); ok {
+		return o
+	}
 	switch {
+	case errors.Is(err, errRevoked):
+		return outcome{http.StatusForbidden, codes.PermissionDenied, "permission_error", "permission_revoked", "", "permission was taken back while the request ran"}
 	case errors.Is(err, errGone):
 		return outcome{statusClientGone, codes.Canceled, "server_error", "canceled", "", "the request was canceled"}
 	case errors.Is(err, access.ErrDenied), errors.Is(err, ErrUnknownChannel):
@@ -88,8 +94,6 @@ func outcomeOf(err error) outcome {
 		return outcome{http.StatusNotFound, codes.Unimplemented, "invalid_request_error", "not_found", "", "no such path"}
 	case errors.Is(err, errMethod):
 		return outcome{http.StatusMethodNotAllowed, codes.Unimplemented, "invalid_request_error", "method_not_allowed", "", "method is not allowed here"}
-	case errors.Is(err, errBusy):
-		return outcome{http.StatusTooManyRequests, codes.ResourceExhausted, "rate_limit_error", "busy", "", "too many requests, retry later"}
 	case errors.Is(err, ErrNotServing):
 		return outcome{http.StatusServiceUnavailable, codes.Unavailable, "server_error", "not_serving", "", "channel is not serving, retry later"}
 	case errors.As(err, &failed) && errors.Is(err, backends.ErrInvalidRequest):
@@ -110,5 +114,11 @@ func toGRPC(err error) error {
 		return nil
 	}
 	o := outcomeOf(err)
-	return status.Error(o.grpc, o.message)
+	s := status.New(o.grpc, o.message)
+	if d := retryAfter(err); d > 0 {
+		if with, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(d)}); err == nil {
+			s = with
+		}
+	}
+	return s.Err()
 }

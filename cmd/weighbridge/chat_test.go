@@ -41,6 +41,8 @@ func (echo) Info() gateway.ServingInfo {
 	return gateway.ServingInfo{Channel: "chat", Release: "sha256:11", Weights: "sha256:22", Level: "sealed"}
 }
 
+func (echo) Enter(context.Context, string) (func(), error) { return func() {}, nil }
+
 func (echo) Chat(_ context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	return errors.Join(
 		emit(backends.Chunk{Text: "you said: "}),

@@ -25,6 +25,7 @@ type reloader struct {
 	state    *store.State
 	trail    catalog.Trail
 	rules    *atomic.Pointer[access.Policy]
+	recheck  func() // has requests in flight held to the rules that are in force now
 	catalog  *catalog.Catalog
 	identity *identity.Source
 	refused  string // why the policy file was refused, as logged
@@ -106,6 +107,7 @@ func (r *reloader) reload(ctx context.Context) error {
 		return err
 	}
 	r.rules.Store(rules)
+	r.recheck()
 	r.running.Store(next)
 	return nil
 }

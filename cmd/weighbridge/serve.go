@@ -42,7 +42,8 @@ func newServeCmd(s streams) *cobra.Command {
 is loaded and switched to; an invalid one changes nothing and the log says why.
 
 SIGHUP reads the configuration again: access rules, channels, directories and the trust policy
-change without a restart, and an invalid new file keeps the old one.`,
+change without a restart, and an invalid new file keeps the old one. Requests in flight that the
+new rules do not allow are ended, streams too.`,
 		Example: "  weighbridge serve --config gateway.yaml --init-state",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -193,7 +194,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	if listeners.metrics != nil {
 		g.Go(func() error { return serveMetrics(running, listeners.metrics, tel.Handler()) })
 	}
-	r := reloader{log: log, path: path, running: &current, state: state, trail: trail, rules: &rules, catalog: cat, identity: id}
+	r := reloader{log: log, path: path, running: &current, state: state, trail: trail, rules: &rules, recheck: gw.Recheck, catalog: cat, identity: id}
 	g.Go(func() error { return r.run(ctx, hangups) })
 	log.Info("gateway listens", "grpc", address(listeners.grpc), "http", address(listeners.http), "control", cfg.Listen.Control,
 		"jwtGRPC", address(listeners.jwtGRPC), "jwtHTTP", address(listeners.jwtHTTP),

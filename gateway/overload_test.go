@@ -1,0 +1,352 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway"
+	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/fair"
+	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
+)
+
+// A book is the rules of a gateway, which a test may change.
+type book struct {
+	t     *testing.T
+	rules atomic.Pointer[access.Policy]
+}
+
+func rulebook(t *testing.T, rules ...access.Rule) *book {
+	b := &book{t: t}
+	b.write(rules...)
+	return b
+}
+
+func (b *book) write(rules ...access.Rule) {
+	b.t.Helper()
+	p, err := access.Parse(rules)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.rules.Store(p)
+}
+
+func (b *book) use(c *gateway.Config) { c.Access = b.rules.Load }
+
+// apps allows every app to chat, within limits.
+func apps(limits access.Limits) access.Rule {
+	return access.Rule{Caller: "spiffe://" + domain + "/apps/*", Channels: []string{"chat"}, Methods: []string{"chat"}, Limits: &limits}
+}
+
+// metricsText is what Prometheus would be told.
+func (d *door) metricsText() string {
+	w := httptest.NewRecorder()
+	d.metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}
+
+// TestLimits reaches each limit with the second request, and wants to be told so over both protocols. hello() takes 7 and
+// 3 tokens.
+func TestLimits(t *testing.T) {
+	tests := []struct {
+		name    string
+		limits  access.Limits
+		code    string
+		message string
+		retry   string
+		label   string
+	}{
+		{"rate", access.Limits{Rate: "1/m"}, "rate_limit", "over the limit of 1 requests a minute, retry in 60 s", "60", "rate"},
+		{"prompt", access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Minute: "6"}}},
+			"prompt_tokens_per_minute", "over the limit of 6 prompt tokens a minute, retry in 60 s", "60", "tokens.prompt.minute"},
+		{"answers", access.Limits{Tokens: access.TokenLimits{Completion: access.Windows{Day: "1000"}}},
+			"completion_tokens_per_day", "over the limit of 1000 completion tokens a day, retry in 260 s", "260", "tokens.completion.day"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := open(t, map[string]*channel{"chat": hello()}, rulebook(t, apps(tt.limits)).use)
+			client := d.client("/apps/demo")
+			if resp, body := d.post(client, question); resp.StatusCode != http.StatusOK {
+				t.Fatalf("POST = %s: %s, want an answer to the first request", resp.Status, body)
+			}
+			resp, body := d.post(client, question)
+			if e := readError(t, body); resp.StatusCode != http.StatusTooManyRequests || e.Code != tt.code || e.Message != tt.message || resp.Header.Get("Retry-After") != tt.retry {
+				t.Errorf("POST = %s, %q %q, retry after %s, want 429, %q %q, %s", resp.Status, e.Code, e.Message, resp.Header.Get("Retry-After"), tt.code, tt.message, tt.retry)
+			}
+			_, _, _, err := chat(t.Context(), d.conn("/apps/demo"), ask())
+			var info *errdetails.RetryInfo
+			for _, detail := range status.Convert(err).Details() {
+				info, _ = detail.(*errdetails.RetryInfo)
+			}
+			if status.Code(err) != codes.ResourceExhausted || info == nil || info.GetRetryDelay().AsDuration() < time.Second {
+				t.Errorf("Chat = %v with %v, want RESOURCE_EXHAUSTED and when to come back", err, info)
+			}
+			if resp, body := d.post(d.client("/apps/other"), question); resp.StatusCode != http.StatusOK {
+				t.Errorf("POST of another caller = %s: %s, want its own limit", resp.Status, body)
+			}
+			d.stop()
+			for _, want := range []string{`"rule":0`, "access[0].limits." + tt.label} {
+				if !strings.Contains(d.log.String(), want) {
+					t.Errorf("the log lacks %s:\n%s", want, d.log)
+				}
+			}
+			if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_refused_total{limit="`+tt.label+`",rule="0"} 2`) {
+				t.Errorf("metrics lack the refusals by %s:\n%s", tt.label, text)
+			}
+		})
+	}
+}
+
+// TestLimitsChargeWhatWasCut charges a stream whose caller leaves in the middle.
+func TestLimitsChargeWhatWasCut(t *testing.T) {
+	cut := &channel{chunks: []backends.Chunk{{Text: "one "}, {Text: "two "}, {Text: "three "}}, entered: make(chan struct{}), block: true}
+	limits := access.Limits{Tokens: access.TokenLimits{Completion: access.Windows{Day: "3"}}}
+	d := open(t, map[string]*channel{"chat": cut}, rulebook(t, apps(limits)).use)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	conn := d.conn("/apps/demo")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _, _, _ = chat(ctx, conn, ask())
+	}()
+	<-cut.entered
+	cancel()
+	<-ended
+	eventually(t, "the end of the request", func() bool { return strings.Contains(d.log.String(), `"outcome":"canceled"`) })
+	if _, _, _, err := chat(t.Context(), conn, ask()); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "3 completion tokens a day") {
+		t.Errorf("Chat = %v, want it refused: the three parts that were sent are charged", err)
+	}
+}
+
+// TestLimitsChargeNoFailure charges nothing where the runtime did nothing.
+func TestLimitsChargeNoFailure(t *testing.T) {
+	broken := &channel{fail: backends.ErrInterrupted}
+	limits := access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Day: "5"}, Completion: access.Windows{Day: "5"}}}
+	d := open(t, map[string]*channel{"chat": broken}, rulebook(t, apps(limits)).use)
+	client := d.client("/apps/demo")
+	for range 3 {
+		if resp, body := d.post(client, question); resp.StatusCode != http.StatusBadGateway {
+			t.Errorf("POST = %s: %s, want 502 and no charge for it", resp.Status, body)
+		}
+	}
+}
+
+// TestCondition holds requests to what a rule says of them.
+func TestCondition(t *testing.T) {
+	rule := apps(access.Limits{Concurrent: "5"})
+	rule.When = `request.api == "openai" && request.stream && request.maxTokens <= 20`
+	d := open(t, map[string]*channel{"chat": hello()}, rulebook(t, rule).use)
+	client := d.client("/apps/demo")
+	body := strings.TrimSuffix(question, "}")
+	for with, want := range map[string]int{
+		`,"stream":true,"max_tokens":20}`: 200, `,"max_tokens":20}`: 403, `,"stream":true,"max_tokens":21}`: 403, `,"stream":true}`: 403,
+	} {
+		if resp, got := d.post(client, body+with); resp.StatusCode != want {
+			t.Errorf("POST with %s = %s: %s, want %d", with, resp.Status, got, want)
+		}
+	}
+	if _, _, _, err := chat(t.Context(), d.conn("/apps/demo"), ask()); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("Chat over gRPC = %v, want PERMISSION_DENIED", err)
+	}
+}
+
+// TestRecheck takes a caller's rule away while it is answered, over each protocol and in each place where a request may be.
+func TestRecheck(t *testing.T) {
+	slow := &channel{chunks: []backends.Chunk{{Text: "Hello, "}}, block: true, entered: make(chan struct{}),
+		turns: fair.NewQueue(fair.Config{Slots: 3, Places: 100, Patience: waitLimit})}
+	mine := apps(access.Limits{Concurrent: "5"})
+	mine.Caller = "spiffe://" + domain + "/apps/demo"
+	other := mine
+	other.Caller = "spiffe://" + domain + "/apps/other"
+	rules := rulebook(t, mine, other)
+	d := open(t, map[string]*channel{"chat": slow}, rules.use)
+	client, stays := d.client("/apps/demo"), d.conn("/apps/other")
+
+	type end struct {
+		status int
+		body   string
+	}
+	post := func(body string) chan end {
+		ended := make(chan end, 1)
+		go func() {
+			resp, err := client.Post(d.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			text, _ := io.ReadAll(resp.Body)
+			ended <- end{resp.StatusCode, string(text)}
+		}()
+		return ended
+	}
+	stream := post(strings.TrimSuffix(question, "}") + `,"stream":true}`)
+	<-slow.entered
+	overGRPC := make(chan error, 1)
+	go func() {
+		_, _, _, err := chat(t.Context(), d.conn("/apps/demo"), ask())
+		overGRPC <- err
+	}()
+	<-slow.entered
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	stayed := make(chan error, 1)
+	go func() {
+		_, _, _, err := chat(ctx, stays, ask())
+		stayed <- err
+	}()
+	<-slow.entered
+	waits := post(question) // for a turn: all three are taken
+	eventually(t, "the wait", func() bool { return slow.turns.Waiting() == 1 })
+
+	d.gateway.Recheck() // nothing has changed
+	rules.write(other)
+	begun := time.Now()
+	d.gateway.Recheck()
+	s := <-stream
+	last := s.body[strings.LastIndex(s.body, "data: ")+len("data: "):]
+	if e := readError(t, last); s.status != http.StatusOK || e.Code != "permission_revoked" || e.Message != "permission was taken back while the request ran" {
+		t.Errorf("the stream ended with %s, want permission_revoked", last)
+	}
+	if err := <-overGRPC; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "taken back") {
+		t.Errorf("the gRPC stream ended with %v, want PERMISSION_DENIED", err)
+	}
+	if w := <-waits; w.status != http.StatusForbidden || readError(t, w.body).Code != "permission_revoked" {
+		t.Errorf("the waiting request ended with %d %s, want 403", w.status, w.body)
+	}
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("it took %s, want a second at most", took)
+	}
+	select {
+	case err := <-stayed:
+		t.Errorf("the other caller's stream ended with %v, want it to go on", err)
+	default:
+	}
+	leave()
+	<-stayed
+}
+
+// TestTurns has two callers at a runtime that answers one request at a time: the loud one's second waits behind the other's
+// first, and its third is refused, since there would be no place for others.
+func TestTurns(t *testing.T) {
+	slow := hello()
+	slow.entered = make(chan struct{})
+	slow.turns = fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
+	d := open(t, map[string]*channel{"chat": slow})
+	done := make(chan string, 3)
+	send := func(name, path string) {
+		conn := d.conn(path)
+		go func() {
+			if _, _, _, err := chat(t.Context(), conn, ask()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			done <- name
+		}()
+	}
+	send("loud 1", "/apps/loud")
+	eventually(t, "the first turn", func() bool { slow.mu.Lock(); defer slow.mu.Unlock(); return len(slow.got) == 1 })
+	send("loud 2", "/apps/loud")
+	eventually(t, "the first wait", func() bool { return slow.turns.Waiting() == 1 })
+	resp, body := d.post(d.client("/apps/loud"), question)
+	if e := readError(t, body); resp.StatusCode != http.StatusTooManyRequests || e.Code != "busy" || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("POST of the loud caller = %s, %+v, want 429 and when to come back", resp.Status, e)
+	}
+	send("quiet", "/apps/quiet")
+	eventually(t, "the second wait", func() bool { return slow.turns.Waiting() == 2 })
+	if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_waiting{channel="chat"`) || !strings.Contains(text, `weighbridge_requests_refused_total{limit="turns",rule=""} 1`) {
+		t.Errorf("metrics lack those that wait, or the refusal:\n%s", text)
+	}
+	for _, want := range []string{"loud 1", "quiet", "loud 2"} {
+		<-slow.entered
+		if got := <-done; got != want {
+			t.Errorf("%s was answered, want %s", got, want)
+		}
+	}
+	d.stop()
+	if !strings.Contains(d.log.String(), `"wait":`) {
+		t.Errorf("the log does not say who waited:\n%s", d.log)
+	}
+}
+
+// TestTurnsDoNotCome refuses who has waited long enough, as a state of ours and not as too much of the caller's.
+func TestTurnsDoNotCome(t *testing.T) {
+	stuck := hello()
+	stuck.turns = fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: 10 * time.Millisecond})
+	if _, err := stuck.turns.Enter(t.Context(), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, map[string]*channel{"chat": stuck})
+	resp, body := d.post(d.client("/apps/demo"), question)
+	if e := readError(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
+		t.Errorf("POST = %s, %+v, want 503 and when to come back", resp.Status, e)
+	}
+	if _, _, _, err := chat(t.Context(), d.conn("/apps/demo"), ask()); status.Code(err) != codes.Unavailable {
+		t.Errorf("Chat = %v, want UNAVAILABLE", err)
+	}
+}
+
+// TestTurnsMoveOn has a request wait for a release that is replaced: it is answered by the one that serves then.
+func TestTurnsMoveOn(t *testing.T) {
+	old := hello()
+	old.turns = fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
+	if _, err := old.turns.Enter(t.Context(), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, map[string]*channel{"chat": old})
+	client := d.client("/apps/demo")
+	answer := make(chan string, 1)
+	go func() {
+		_, body := d.post(client, question)
+		answer <- body
+	}()
+	eventually(t, "the wait", func() bool { return old.turns.Waiting() == 1 })
+	next := &channel{chunks: []backends.Chunk{{Text: "I am new."}, {FinishReason: "stop"}}}
+	d.catalog.mu.Lock()
+	d.catalog.channels["chat"] = next
+	d.catalog.mu.Unlock()
+	old.turns.Close()
+	if body := <-answer; !strings.Contains(body, "I am new.") {
+		t.Errorf("answer = %s, want the new release's", body)
+	}
+	old.checkLeases(t)
+}
+
+// TestSlowReaderHoldsNobodyUp has a caller who reads nothing of a long answer: another gets the only turn all the same.
+func TestSlowReaderHoldsNobodyUp(t *testing.T) {
+	long := &channel{turns: fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})}
+	for range 64 {
+		long.chunks = append(long.chunks, backends.Chunk{Text: strings.Repeat("x", 32<<10)})
+	}
+	d := open(t, map[string]*channel{"chat": long})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := pb.NewInferenceClient(d.conn("/apps/slow")).Chat(ctx, ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	leave, err := long.turns.Enter(t.Context(), "other")
+	if err != nil {
+		t.Fatalf("Enter = %v, want a turn while the slow reader's answer is not through", err)
+	}
+	leave()
+	long.mu.Lock()
+	defer long.mu.Unlock()
+	if len(long.ended) != 0 {
+		t.Errorf("the slow reader's answer has ended with %v, want it to wait for its reader", long.ended)
+	}
+}
