@@ -157,8 +157,9 @@ func (p *Policy) Knows(caller spiffeid.ID) error {
 // A Verdict is what one rule says of an act.
 type Verdict struct {
 	Rule    int
-	Matches bool   // it names the caller
-	Why     string // why it does not allow the act; "" if it does
+	Matches bool     // it names the caller
+	Why     string   // why it does not allow the act; "" if it does
+	Limits  []string // within which it allows it, in words
 }
 
 // Explain returns the verdict of every rule. They are what [Policy.Grants] goes by.
@@ -167,7 +168,7 @@ func (p *Policy) Explain(a Act) []Verdict {
 	if p != nil {
 		for _, r := range p.rules {
 			why, _ := r.judge(&a)
-			all = append(all, Verdict{r.index, r.matches(a.Caller), why})
+			all = append(all, Verdict{r.index, r.matches(a.Caller), why, r.limits.words()})
 		}
 	}
 	return all

@@ -254,3 +254,16 @@ func TestGrants(t *testing.T) {
 		t.Errorf("Grants = %v, %v, want the rules 0 and 2", grants, err)
 	}
 }
+
+func TestExplainLimits(t *testing.T) {
+	r := rule("spiffe://bank.example/apps/*")
+	limits(access.Limits{Rate: "60/m", Burst: "5", Concurrent: "2", Tokens: access.TokenLimits{Completion: access.Windows{Day: "1M"}}})(&r)
+	p, err := access.Parse([]access.Rule{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(p.Explain(act(teller, "chat", "chat"))[0].Limits, ", ")
+	if want := "60 requests a minute, 5 of them at once, 1000000 completion tokens a day, 2 requests at a time"; got != want {
+		t.Errorf("Limits = %q, want %q", got, want)
+	}
+}

@@ -187,7 +187,7 @@ func (q quota) until(n float64) time.Duration {
 func (a *account) full(amounts [quotas]float64) *LimitError {
 	var full *LimitError
 	if most := a.limits.concurrent; most > 0 && a.active >= most {
-		full = &LimitError{Limit: concurrent, Text: fmt.Sprintf("%d requests at a time", most), Retry: concurrentRetry}
+		full = &LimitError{Limit: concurrent, Text: concurrency(most), Retry: concurrentRetry}
 	}
 	for i, q := range a.limits.quota {
 		over := a.used[i] + amounts[i] - q.size

@@ -43,6 +43,28 @@ var units = []struct {
 	length      time.Duration
 }{{"s", "second", time.Second}, {"m", "minute", time.Minute}, {"h", "hour", time.Hour}, {"d", "day", 24 * time.Hour}}
 
+// words are the limits as people read them.
+func (l *limits) words() []string {
+	var words []string
+	if l == nil {
+		return words
+	}
+	for i, q := range l.quota {
+		if q.size > 0 {
+			words = append(words, q.text)
+		}
+		if i == ofRequests && q.size > 0 {
+			words = append(words, fmt.Sprintf("%.0f of them at once", q.size))
+		}
+	}
+	if l.concurrent > 0 {
+		words = append(words, concurrency(l.concurrent))
+	}
+	return words
+}
+
+func concurrency(most int64) string { return fmt.Sprintf("%d requests at a time", most) }
+
 func parseLimits(l Limits) (*limits, []error) {
 	var out limits
 	var errs []error
