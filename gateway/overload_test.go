@@ -143,6 +143,29 @@ func TestLimitsChargeNoFailure(t *testing.T) {
 	}
 }
 
+// TestLimitsOfEveryMethod has texts and embeddings pass through the limits that conversations pass through.
+func TestLimitsOfEveryMethod(t *testing.T) {
+	plain := hello()
+	plain.limits.Plain = true
+	for path, body := range map[string]string{
+		"/v1/completions": `{"model":"chat","prompt":"Once upon a time"}`, "/v1/embeddings": `{"model":"chat","input":["Once upon a time","b"]}`,
+	} {
+		rule := apps(access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Day: "6"}}})
+		rule.Methods = []string{"generate", "embed"}
+		d := open(t, map[string]*channel{"chat": plain}, rulebook(t, rule).use)
+		client := d.client("/apps/demo")
+		if resp, body := d.postTo(client, path, body); resp.StatusCode != http.StatusOK {
+			t.Errorf("POST %s = %s: %s, want an answer to the first request", path, resp.Status, body)
+		}
+		if resp, body := d.postTo(client, path, body); resp.StatusCode != http.StatusTooManyRequests || readError(t, body).Code != "prompt_tokens_per_day" {
+			t.Errorf("POST %s = %s: %s, want 429 to the second", path, resp.Status, body)
+		}
+		if resp, body := d.post(client, question); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("POST of a conversation = %s: %s, want 403: the rule does not name it", resp.Status, body)
+		}
+	}
+}
+
 // TestCondition holds requests to what a rule says of them.
 func TestCondition(t *testing.T) {
 	rule := apps(access.Limits{Concurrent: "5"})
