@@ -279,6 +279,9 @@ func openWith(t *testing.T, agent *devworkload.Agent, channels map[string]*chann
 		for _, ch := range channels {
 			ch.checkLeases(t)
 		}
+		if n := gw.Visits(); n != 0 {
+			t.Errorf("%d requests are in flight after the end", n)
+		}
 		return err
 	})
 	t.Cleanup(func() {

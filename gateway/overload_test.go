@@ -320,6 +320,30 @@ func TestTurnsDoNotCome(t *testing.T) {
 	}
 }
 
+// TestTurnsAreLeft has a caller go away while it waits: that is no fault of ours.
+func TestTurnsAreLeft(t *testing.T) {
+	stuck := hello()
+	stuck.turns = fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
+	if _, err := stuck.turns.Enter(t.Context(), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, map[string]*channel{"chat": stuck})
+	ctx, cancel := context.WithCancel(t.Context())
+	conn := d.conn("/apps/demo")
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		_, _, _, _ = chat(ctx, conn, ask())
+	}()
+	eventually(t, "the wait", func() bool { return stuck.turns.Waiting() == 1 })
+	cancel()
+	<-left
+	d.stop()
+	if !strings.Contains(d.log.String(), `"outcome":"canceled"`) || strings.Contains(d.log.String(), `"level":"WARN"`) {
+		t.Errorf("want the leave at INFO in the log:\n%s", d.log)
+	}
+}
+
 // TestTurnsMoveOn has a request wait for a release that is replaced: it is answered by the one that serves then.
 func TestTurnsMoveOn(t *testing.T) {
 	old := hello()

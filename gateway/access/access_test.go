@@ -141,7 +141,7 @@ func TestParse(t *testing.T) {
 			r.Limits = &access.Limits{Rate: "10/s", Burst: "20", Concurrent: "4", Tokens: access.TokenLimits{
 				Prompt: access.Windows{Minute: "20k", Day: "1M"}, Completion: access.Windows{Minute: "5000", Day: "100k"}}}
 		}, ""},
-		{"no limit", limits(access.Limits{}), "access[0].limits.names no limit"},
+		{"no limit", limits(access.Limits{}), "access[0].limits: names none"},
 		{"rate without a unit", limits(access.Limits{Rate: "10"}), `access[0].limits.rate: "10" is not a rate`},
 		{"rate of another unit", limits(access.Limits{Rate: "10/w"}), "is not a rate"},
 		{"rate of nothing", limits(access.Limits{Rate: "0/s"}), `access[0].limits.rate: "0" is not a whole number above 0`},

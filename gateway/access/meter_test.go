@@ -202,6 +202,40 @@ func TestMeterOutlivesRules(t *testing.T) {
 	}
 }
 
+// TestMeterSettlesByTheOldRule counts what came back before the rules changed by the old limit, and what comes after by the new.
+func TestMeterSettlesByTheOldRule(t *testing.T) {
+	minute := func(n string) access.Rule {
+		return limited(access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Minute: n}}})
+	}
+	s := newSite(t, minute("60"))
+	s.serve(teller, access.Tokens{Prompt: 70})
+	s.now = s.now.Add(20 * time.Second)
+	s.rules(minute("6"))
+	s.refuse(teller, "tokens.prompt.minute", 440*time.Second)
+}
+
+// TestMeterKeepsWhoIsActive drops no account of a caller with a request, however many others come.
+func TestMeterKeepsWhoIsActive(t *testing.T) {
+	s := newSite(t, limited(access.Limits{Concurrent: "1"}))
+	if _, err := s.enter(teller, access.Tokens{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		s.serve(fmt.Sprintf("%s/%d", teller, i), access.Tokens{})
+	}
+	s.refuse(teller, "concurrent", time.Second)
+}
+
+// TestMeterClockGoesBack takes nothing from anybody for it.
+func TestMeterClockGoesBack(t *testing.T) {
+	s := newSite(t, limited(access.Limits{Rate: "3/s"}))
+	s.serve(teller, access.Tokens{})
+	s.now = s.now.Add(-time.Hour)
+	s.serve(teller, access.Tokens{})
+	s.serve(teller, access.Tokens{})
+	s.refuse(teller, "rate", time.Second/3)
+}
+
 // TestMeterIsBounded has more callers than it keeps account of, of which all have used something.
 func TestMeterIsBounded(t *testing.T) {
 	s := newSite(t, limited(access.Limits{Rate: "1/h"}))

@@ -77,9 +77,7 @@ func parse(index int, r Rule) (*rule, []error) {
 	if r.Limits != nil {
 		var problems []error
 		out.limits, problems = parseLimits(*r.Limits)
-		for _, problem := range problems {
-			bad("limits.%w", problem)
-		}
+		errs = append(errs, problems...)
 	}
 	return out, errs
 }

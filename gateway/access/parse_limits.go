@@ -65,12 +65,13 @@ func (l *limits) words() []string {
 
 func concurrency(most int64) string { return fmt.Sprintf("%d requests at a time", most) }
 
+// parseLimits returns every problem with its key.
 func parseLimits(l Limits) (*limits, []error) {
 	var out limits
 	var errs []error
-	bad := func(key string, err error) { errs = append(errs, fmt.Errorf("%s: %w", key, err)) }
+	bad := func(key string, err error) { errs = append(errs, fmt.Errorf("limits.%s: %w", key, err)) }
 	if l == (Limits{}) {
-		return nil, []error{errors.New("names no limit: leave it out, or give one (rate, concurrent, tokens)")}
+		return nil, []error{errors.New("limits: names none: leave it out, or give one (rate, concurrent, tokens)")}
 	}
 	var err error
 	if l.Rate != "" {

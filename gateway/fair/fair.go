@@ -24,4 +24,4 @@ func (e *RefusedError) Error() string {
 
 // fits reports whether a caller that holds some may have one more of those left. One that is alone gets half of all; of
 // two that take all they can get, each a third; there is always a part left for the next.
-func fits(held, left int) bool { return left > 0 && (held == 0 || held < left) }
+func fits(held, left int) bool { return held < left }

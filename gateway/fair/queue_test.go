@@ -85,6 +85,21 @@ func TestQueueCountsTime(t *testing.T) {
 	})
 }
 
+// TestQueueCountsWhatLasts counts a turn from its beginning, not only once it has ended.
+func TestQueueCountsWhatLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, r := newQueue(2, 100), &record{}
+		r.ask(t, q, "long", 10*time.Second)
+		r.ask(t, q, "short", 5*time.Second)
+		r.ask(t, q, "long", time.Second)
+		r.ask(t, q, "new", time.Second)
+		r.wg.Wait()
+		if want := []string{"long", "short", "new", "long"}; !slices.Equal(r.turns, want) {
+			t.Errorf("turns = %v, want %v", r.turns, want)
+		}
+	})
+}
+
 // TestQueueForTheQuiet has a loud caller with as many requests as it can have, all the time, and one who asks now and
 // then: it waits for one turn to end at most, for all its absences, and the loud one never comes to a stop.
 func TestQueueForTheQuiet(t *testing.T) {
@@ -224,30 +239,56 @@ func TestQueueCloses(t *testing.T) {
 	})
 }
 
-// TestQueueKeepsItsSlots gives up, or is refused, at the very moment when the turn comes: no slot may be lost.
+// TestQueueKeepsItsSlots has a caller give up at the very moment when its turn comes: the slot must not be lost.
 func TestQueueKeepsItsSlots(t *testing.T) {
-	q := newQueue(2, 100)
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for j := range 500 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j%7)*10*time.Microsecond)
-				if leave, err := q.Enter(ctx, fmt.Sprint("caller ", i%3)); err == nil {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1, 100)
+		given := map[bool]int{}
+		for i := range 100 {
+			leave, err := q.Enter(t.Context(), "first")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				leave, err := q.Enter(ctx, "second")
+				if given[err == nil]++; err == nil {
 					leave()
 				}
-				cancel()
+			})
+			synctest.Wait()
+			if i%2 == 0 {
+				leave()
 			}
-		})
-	}
-	wg.Wait()
-	for i := range 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := q.Enter(ctx, "last"); err != nil {
-			t.Errorf("Enter %d = %v, want both slots to be there", i, err)
+			cancel()
+			leave()
+			wg.Wait()
 		}
-	}
-	if q.Waiting() != 0 {
-		t.Errorf("%d wait, want nobody", q.Waiting())
-	}
+		if given[true] == 0 || given[false] == 0 {
+			t.Errorf("turns were taken and given up %v times, want both", given)
+		}
+	})
+}
+
+// TestQueueForgets keeps nothing of callers who have given up, while others are there.
+func TestQueueForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1, 100)
+		leave, err := q.Enter(t.Context(), "first")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+		for i := range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := q.Enter(ctx, fmt.Sprint("caller ", i)); err == nil {
+				t.Error("Enter = nil with the slot taken")
+			}
+			cancel()
+		}
+		if n := q.Callers(); n != 1 {
+			t.Errorf("%d callers are remembered, want the one who has the slot", n)
+		}
+	})
 }
