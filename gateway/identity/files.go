@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,13 +68,13 @@ func (s *fileSource) reload(always bool) error {
 	defer s.mu.Unlock()
 	now := map[string][]byte{}
 	var errs []error
-	for key, path := range s.files.paths() {
-		data, err := readFile(path)
+	for _, f := range s.files.named() {
+		data, err := readFile(f.path)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+			errs = append(errs, fmt.Errorf("%s: %w", f.key, err))
 			data = []byte(err.Error()) // a file that stays away is reported once
 		}
-		now[key] = data
+		now[f.key] = data
 	}
 	if !always && maps.EqualFunc(now, s.last, bytes.Equal) {
 		return nil
@@ -89,13 +90,16 @@ func (s *fileSource) reload(always bool) error {
 	return s.server.Set(issued)
 }
 
-// paths are the files by their keys in a configuration.
-func (f Files) paths() map[string]string {
-	paths := map[string]string{"svid": f.SVID, "key": f.Key, "bundle": f.Bundle}
-	for td, path := range f.Bundles {
-		paths["bundles."+td] = path
+// A namedFile is a file and its key in a configuration.
+type namedFile struct{ key, path string }
+
+// named are the files, in the order of their keys in a configuration.
+func (f Files) named() []namedFile {
+	all := []namedFile{{"svid", f.SVID}, {"key", f.Key}, {"bundle", f.Bundle}}
+	for _, td := range slices.Sorted(maps.Keys(f.Bundles)) {
+		all = append(all, namedFile{"bundles." + td, f.Bundles[td]})
 	}
-	return paths
+	return all
 }
 
 // parse refuses an identity that peers would refuse.
@@ -113,7 +117,8 @@ func (s *fileSource) parse(data map[string][]byte) (workload.Issued, error) {
 	if _, _, err := x509svid.Verify(svid.Certificates, out.Bundle); err != nil {
 		return out, fmt.Errorf("svid %s does not verify with bundle %s: %w", s.files.SVID, s.files.Bundle, err)
 	}
-	for name, path := range s.files.Bundles {
+	for _, name := range slices.Sorted(maps.Keys(s.files.Bundles)) {
+		path := s.files.Bundles[name]
 		td, err := spiffeid.TrustDomainFromString(name)
 		if err != nil {
 			return out, fmt.Errorf("bundles: %q: %w", name, err)
