@@ -81,7 +81,7 @@ func (l *launch) inTurn(ctx context.Context, ask func(*call) error) error {
 		return context.Cause(ctx)
 	}
 	if l.used {
-		if err := l.forget(ctx); err != nil {
+		if err := l.forgetIn(ctx); err != nil {
 			l.turn <- struct{}{}
 			return err
 		}
@@ -101,14 +101,22 @@ func (l *launch) pass() {
 		return
 	}
 	l.forgetting.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), l.patience) // or until the runtime ends
-		defer cancel()
-		if err := l.forget(ctx); errors.Is(err, context.DeadlineExceeded) {
-			cancel()
-			l.proc.Stop(ctx) // it would answer nobody any more; the next one does
-		}
-		l.turn <- struct{}{} // after another error the next request has it forget, before it asks
+		_ = l.forgetIn(context.Background()) // else the next request has it forget, before it asks
+		l.turn <- struct{}{}
 	})
+}
+
+// forgetIn is forget within the runtime's patience, or until it ends. One that is not done by then would answer nobody any
+// more: it is ended, and the next one does. A caller who leaves meanwhile says nothing of the runtime.
+func (l *launch) forgetIn(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience)
+	defer cancel()
+	err := l.forget(limited)
+	if limited.Err() != nil {
+		l.proc.Stop(limited)
+		return process.ErrNotReached
+	}
+	return err
 }
 
 // forget has the runtime think of something else. It keeps the last prompt and would answer another that begins alike

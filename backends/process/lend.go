@@ -61,6 +61,9 @@ func stay(spec sandboxSpec, report *os.File, rep sandboxReport) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
+	// Which the kernel sends to a group with a stopped process when the parent ends. Without a handler it would end this one
+	// before all others; ignored, it would be by the runtime too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	reached := uintptr(min(spec.Lent, 1)) // by the child, which another user's may not do either unless it is told so
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, reached, 0, 0, 0); err != nil {
 		return fmt.Errorf("hide from the runtime: %w", err)

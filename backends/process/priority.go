@@ -45,15 +45,15 @@ func mayRaise(now int, another bool) bool {
 
 // lowerThread lowers the priority of the calling thread, which is locked, and so of what it starts, which may be another
 // user's; undo raises its own again. Without the right to undo it nothing is done: a child that serves must not stay behind.
-func lowerThread(another bool) (undo func(), err error) {
+func lowerThread(another bool) (lowered bool, undo func(), err error) {
 	now, err := priority()
 	if err != nil || !mayRaise(now, another) {
-		return func() {}, err
+		return false, func() {}, err
 	}
 	if err := setPriority(unix.PRIO_PROCESS, 0, min(now+yieldBy, lowest)); err != nil {
-		return func() {}, err
+		return false, func() {}, err
 	}
-	return func() { _ = setPriority(unix.PRIO_PROCESS, 0, now) }, nil // it may
+	return true, func() { _ = setPriority(unix.PRIO_PROCESS, 0, now) }, nil // it may
 }
 
 // Hurry ends the child's yielding, once it is to serve. It does nothing for one that does not yield.

@@ -95,7 +95,7 @@ type Process struct {
 	sandbox backends.Sandbox
 	lent    *os.File      // closed to take Lent back; nil if nothing was lent
 	control *net.UnixConn // where Dial asks; nil without a network
-	yields  bool          // it was started with Yield
+	yields  bool          // it is below this program's priority until Hurry
 	out     *output
 	done    chan struct{}
 	err     error // why it ended; written before done is closed
@@ -109,7 +109,7 @@ func Start(c Config) (*Process, error) {
 	if c.User != nil && c.Network {
 		return nil, errors.New("start child process: one with a network runs as this user only")
 	}
-	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1, yields: c.Yield}
+	p := &Process{out: newOutput(c.Log), done: make(chan struct{}), runtime: -1}
 	started := make(chan error, 1)
 	go p.run(c, started)
 	if err := <-started; err != nil {
@@ -269,11 +269,12 @@ func (p *Process) launch(c Config, spaces namespaces) (_ *os.File, err error) {
 // fork starts the child, with the priority that it has until Hurry: from before its first instruction.
 func (p *Process) fork(c Config) error {
 	if c.Yield {
-		undo, err := lowerThread(c.User != nil)
+		lowered, undo, err := lowerThread(c.User != nil)
 		if err != nil {
 			return err
 		}
 		defer undo()
+		p.yields = lowered
 	}
 	return p.cmd.Start()
 }

@@ -64,7 +64,9 @@ type sandboxReport struct {
 	Namespaces    bool   `json:"namespaces,omitzero"`
 	UserNamespace bool   `json:"userNamespace,omitzero"` // whose owner may do everything to the processes in it
 	NoNamespaces  string `json:"noNamespaces,omitzero"`
-	Error         string `json:"error,omitzero"`
+	// Leaves says that it may make processes, which have no namespace to end with.
+	Leaves bool   `json:"leaves,omitzero"`
+	Error  string `json:"error,omitzero"`
 }
 
 // level names what a kernel that lacks something leaves open. Sockets are confined twice, by seccomp and by Landlock,
@@ -84,6 +86,7 @@ func (r sandboxReport) level() backends.Sandbox {
 	lacks(!r.Seccomp && r.Landlock >= 4 && r.Landlock < 10, "no seccomp filter: it can send datagrams and reach local sockets")
 	lacks(!r.Seccomp && r.Landlock >= 10, "no seccomp filter: it can use raw sockets and io_uring")
 	lacks(!r.Seccomp && !r.Namespaces, "no seccomp filter: a process that it makes may outlive the gateway")
+	lacks(r.Seccomp && r.Leaves, "no namespace of processes: one that it makes may outlive the gateway, if it ends the process beside it in that moment")
 	lacks(r.NoSeccomp != "", r.NoSeccomp)
 	lacks(r.NoNamespaces != "", "no namespaces of its own ("+r.NoNamespaces+"): it can use the network; others on this machine can "+
 		"talk to it and answer in its place, and its user's other processes take its files away")
@@ -158,6 +161,12 @@ func confine(spec sandboxSpec, executable int) (sandboxReport, error) {
 	}
 	if err := spec.fillDir(); err != nil {
 		return rep, err
+	}
+	if spec.Lent > 0 && spec.Namespaces == sharedNamespaces {
+		// The next child of this thread is the first process of a namespace, with which all others in it end.
+		if err := unix.Unshare(unix.CLONE_NEWPID); err != nil {
+			rep.Leaves = true
+		}
 	}
 	rep.Namespaces, rep.UserNamespace = spec.Namespaces != sharedNamespaces, spec.Namespaces == ownUserNamespaces
 	unix.Umask(0o077)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
@@ -110,12 +111,13 @@ func beParent(line string, c process.Config) {
 
 // fork makes a process like a program without Go's care would: it only waits. It returns 0 if it may not.
 func fork() (pid int) {
+	var none uint64 // signals
 	got, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {
 		return 0
 	}
 	for got == 0 { // the new one: of all threads it has this one, and nothing that it could use
-		syscall.RawSyscall(syscall.SYS_RT_SIGSUSPEND, 0, 8, 0)
+		syscall.RawSyscall(syscall.SYS_RT_SIGSUSPEND, uintptr(unsafe.Pointer(&none)), unsafe.Sizeof(none), 0)
 	}
 	return int(got)
 }

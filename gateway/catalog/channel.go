@@ -135,6 +135,10 @@ func (ch *channel) run(ctx context.Context) {
 		case <-ch.check.C:
 			ch.coolOnceDue()
 			r := ch.current.Load()
+			if r != nil && !r.suits(ch.wanted.decision) {
+				ch.hear(ch.wanted) // it was started again, with less of a sandbox
+				break
+			}
 			if r == nil || r.backend.Status().State != backends.Failed {
 				continue
 			}
@@ -186,10 +190,10 @@ func (ch *channel) step(ctx context.Context) error {
 		ch.set(StateNone, whyNot(d))
 		return nil
 	case r == nil || r.release != d.Serve:
-		return ch.traced(ctx, ch.load)
+		return ch.traced(ctx, d.Serve, ch.load)
 	case r.backend.Status().State == backends.Failed:
 		if ch.mayRevive(r) {
-			return ch.traced(ctx, func(ctx context.Context) error { return ch.restart(ctx, r) })
+			return ch.traced(ctx, r.release, func(ctx context.Context) error { return ch.restart(ctx, r) })
 		}
 		return nil // checkEvery asks again
 	default:
@@ -231,7 +235,13 @@ func (ch *channel) revive(ctx context.Context, failed *running) {
 		return
 	}
 	defer ch.progress.Store(nil)
-	err := ch.traced(ctx, func(ctx context.Context) error { return ch.resume(ctx, failed, ch.relaunch(failed)) })
+	err := ch.traced(ctx, failed.release, func(ctx context.Context) error {
+		err := ch.resume(ctx, failed, ch.relaunch(failed))
+		if lost(err) {
+			err = ch.resume(ctx, failed, ch.c.start)
+		}
+		return err
+	})
 	if err != nil && !errors.Is(err, errSuperseded) && ctx.Err() == nil {
 		ch.noteFailure(ch.c.cfg.Now())
 		ch.c.cfg.Log.Error("what serves was not brought up again", "channel", ch.name, "release", failed.release, "err", err)
@@ -345,6 +355,9 @@ func (ch *channel) prepare(ctx context.Context, t target, start starter) (*runni
 	return r, nil
 }
 
+// lost reports whether what was measured or given back is gone: only another reading tells what is there now.
+func lost(err error) bool { return errors.Is(err, seal.ErrChanged) || errors.Is(err, seal.ErrClosed) }
+
 // relaunch is how a runtime is started again on what one that failed holds.
 func (ch *channel) relaunch(failed *running) starter {
 	return func(ctx context.Context, p *progress, t target) (*running, error) {
@@ -368,8 +381,8 @@ func (ch *channel) relaunch(failed *running) starter {
 // restart replaces a runtime that failed for good by a new one on the same sealed weights: nothing is read again.
 func (ch *channel) restart(ctx context.Context, failed *running) error {
 	fresh, err := ch.prepare(ctx, ch.wanted, ch.relaunch(failed))
-	if errors.Is(err, seal.ErrChanged) || errors.Is(err, seal.ErrClosed) {
-		return ch.load(ctx) // what was measured or given back is gone: only another reading tells what is there now
+	if lost(err) {
+		return ch.load(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("start the runtime again: %w", err)

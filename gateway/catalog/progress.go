@@ -88,10 +88,10 @@ func (ch *channel) begin(release statement.ID) *progress {
 	return p
 }
 
-// traced does one attempt to have what is wanted serve, under a span of its own.
-func (ch *channel) traced(ctx context.Context, do func(context.Context) error) error {
+// traced does one attempt to have a release serve, under a span of its own.
+func (ch *channel) traced(ctx context.Context, release statement.ID, do func(context.Context) error) error {
 	ctx, span := ch.c.cfg.Tracer.Start(ctx, "swap "+ch.name, trace.WithAttributes(
-		attribute.String("weighbridge.channel", ch.name), attribute.String("weighbridge.release", string(ch.wanted.decision.Serve))))
+		attribute.String("weighbridge.channel", ch.name), attribute.String("weighbridge.release", string(release))))
 	defer span.End()
 	err := do(ctx)
 	if err != nil {

@@ -27,7 +27,7 @@ type running struct {
 	level       seal.Level    // of the weakest: weights, adapters, runtime
 	loadTime    time.Duration // read, hash and seal
 	startTime   time.Duration // runtime start and warm-up
-	sandbox     string        // of the runtime: what the kernel granted the first process, it grants the next
+	sandbox     string        // of the runtime, as it was started
 	turns       *fair.Queue   // as many at a time as the runtime answers
 
 	endEnlarging func() // and waits for that; nil before enlarge
@@ -182,9 +182,13 @@ func stopBackend(b backends.Backend) error {
 	return b.Stop(ctx)
 }
 
-// suits reports whether a decision's channel accepts how r is guarded and confined.
+// suits reports whether a decision's channel accepts how r is guarded and confined, which a restart may have changed.
 func (r *running) suits(d trust.Channel) bool {
-	return d.AcceptsLevel(string(r.level)) && d.AcceptsSandbox(r.sandbox)
+	box := r.sandbox
+	if now := r.backend.Status().Sandbox.Level; now != "" { // else there is none now
+		box = string(now)
+	}
+	return d.AcceptsLevel(string(r.level)) && d.AcceptsSandbox(box)
 }
 
 const (

@@ -53,6 +53,7 @@ type actor struct {
 	state   atomic.Value // backends.State
 	ended   chan struct{}
 	spec    backends.Spec // that it was started with
+	weaker  atomic.Bool   // it was started again, without a sandbox
 }
 
 func (a *actor) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
@@ -83,6 +84,9 @@ func (a *actor) Embed(context.Context, backends.EmbedRequest) (backends.Embeddin
 }
 
 func (a *actor) Status() backends.Status {
+	if a.weaker.Load() {
+		return backends.Status{State: a.state.Load().(backends.State), Level: seal.Sealed, Sandbox: backends.Sandbox{Level: backends.SandboxNone}}
+	}
 	st := backends.Status{Level: a.stage.level, State: a.state.Load().(backends.State), Sandbox: a.stage.foreign}
 	if st.State == backends.Ready {
 		st.Sandbox = a.stage.sandbox
@@ -266,6 +270,28 @@ func TestWhyNothingServesIsNotBuried(t *testing.T) {
 	if !strings.Contains(st.Error, "the publication of epoch 30 expired") {
 		t.Errorf("error = %q, want it to say that the publication of epoch 30 expired", st.Error)
 	}
+}
+
+// TestSandboxOfARestart: what serves stops when its runtime was started again with less of a sandbox than the channel asks for.
+func TestSandboxOfARestart(t *testing.T) {
+	s, stage := newWorld(t), newStage()
+	s.backend = stage.backend
+	stage.sandbox = backends.Sandbox{Level: backends.SandboxFull}
+	s.policy = s.SignPolicy(func(d *trust.Document) {
+		rules := d.Channels["chat"]
+		rules.MinimumSandbox = "full"
+		d.Channels["chat"] = rules
+	})
+	s.start(gib)
+	a := s.release("a.gguf", 1, nil)
+	first := stage.next(t)
+	first.verdict <- nil
+	s.untilServes(a)
+	first.weaker.Store(true)
+	again := stage.next(t)
+	s.until("nothing", func(st catalog.Status) bool { return st.Release == "" })
+	again.verdict <- nil
+	s.untilServes(a)
 }
 
 // TestSandboxIsAskedFor: a runtime with less of a sandbox than the channel asks for is not started, and one that serves stops
