@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -15,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
@@ -39,8 +39,8 @@ func (g *Gateway) grpcServer(token bool) (*grpc.Server, *health.Server) {
 			Time: idleTimeout, Timeout: writeTimeout,
 		}),
 	)...)
-	pb.RegisterInferenceServer(s, &inference{g: g})
 	h := health.NewServer()
+	s.RegisterService(streamed(pb.Inference_ServiceDesc), &inference{g: g})
 	grpc_health_v1.RegisterHealthServer(s, h)
 	reflection.Register(s)
 	return s, h
@@ -59,11 +59,10 @@ func (g *Gateway) enterGRPC(ctx context.Context, method string, server any) (con
 	md, _ := metadata.FromIncomingContext(ctx)
 	ctx = traceContext.Extract(ctx, carrier(md))
 	c := call{protocol: protocolGRPC, id: requestID(carrier(md).Get(headerRequestID))}
-	_, ours := server.(*inference)
-	err := g.identifyGRPC(ctx, &c, ours)
+	err := g.identifyGRPC(ctx, &c, byRule(server, method))
 	switch {
 	case err != nil:
-	case ours:
+	case byRule(server, method):
 		err = g.admit(c)
 	case !c.caller.MemberOf(g.identity.TrustDomain()):
 		err = fmt.Errorf("caller %s: %w: not of trust domain %s", c.caller, access.ErrDenied, g.identity.TrustDomain())
@@ -97,13 +96,15 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 	ctx, leave := g.whileKnown(ctx, c)
 	defer leave()
 	_ = stream.SetHeader(metadata.Pairs(headerRequestID, c.id))
-	if _, ours := server.(*inference); ours {
+	if byRule(server, info.FullMethod) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
 			g.logOther(ctx, c, info.FullMethod, err)
 			return toGRPC(err)
 		}
 		ctx = context.WithValue(ctx, callKey{}, c)
+		err = errUnended
+		defer func() { c.receipt.End(err) }()
 	}
 	err = next(server, &identified{stream, ctx, c.receipt})
 	if ended := expired(ctx); err != nil && ended != nil {
@@ -148,90 +149,6 @@ func (g *Gateway) recovered(ctx context.Context, method string, err *error) {
 	}
 }
 
-// grpcNames are how our own service spells what a request may hold.
-var grpcNames = names{
-	messages: "messages", prompt: "prompt", inputs: "inputs", tools: "tools", toolChoice: "tool_choice", maxTokens: "max_tokens",
-	temperature: "temperature", topP: "top_p", stop: "stop", toolName: "name", toolSchema: "parameters",
-}
-
-// inference is the service: it decodes, and hands over.
-type inference struct {
-	pb.UnimplementedInferenceServer
-	g *Gateway
-}
-
-// Chat implements the service.
-func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) (err error) {
-	r := &request{
-		call: callOf(stream.Context()), channel: in.GetModel(), stop: in.GetStop(), temperature: in.Temperature, topP: in.TopP, seed: in.Seed,
-		method: access.MethodChat, api: apiGRPC, names: grpcNames, stream: true,
-	}
-	if err := known(in); err != nil {
-		s.g.logOther(stream.Context(), r.call, operationChat, err)
-		return toGRPC(err)
-	}
-	err = errUnended
-	defer func() { r.receipt.End(err) }()
-	if in.MaxTokens != nil {
-		n := int64(in.GetMaxTokens())
-		r.maxTokens = &n
-	}
-	for _, m := range in.GetMessages() {
-		r.messages = append(r.messages, backends.Message{Role: m.GetRole(), Content: m.GetContent()})
-	}
-	return toGRPC(s.g.chat(stream.Context(), r, &grpcAnswer{stream: stream, receipt: r.receipt.ID()}))
-}
-
-// ListModels implements the service.
-func (s *inference) ListModels(ctx context.Context, in *pb.ListModelsRequest) (*pb.ListModelsResponse, error) {
-	c := callOf(ctx)
-	err := known(in)
-	var infos []ChannelInfo
-	if err == nil {
-		infos, err = s.g.models(c)
-	}
-	s.g.logOther(ctx, c, access.MethodModels, err)
-	if err != nil {
-		return nil, toGRPC(err)
-	}
-	out := &pb.ListModelsResponse{}
-	for _, i := range infos {
-		out.Models = append(out.Models, &pb.Model{Model: i.Channel, Release: i.Release, Weights: i.Weights, Level: i.Level, State: i.State})
-	}
-	return out, nil
-}
-
-// grpcAnswer sends an answer as a stream of messages.
-type grpcAnswer struct {
-	stream  grpc.ServerStreamingServer[pb.ChatResponse]
-	info    *ServingInfo // nil once a message named it
-	receipt string       // its id, "" if there is none
-}
-
-func (a *grpcAnswer) begin(info ServingInfo) {
-	a.info = &info
-	md := metadata.Pairs(headerRelease, info.Release, headerWeights, info.Weights, headerLevel, info.Level)
-	if a.receipt != "" {
-		md.Set(headerReceiptID, a.receipt)
-	}
-	_ = a.stream.SetHeader(md) // it fails if headers were sent, and they were not
-	a.stream.SetTrailer(md)
-}
-
-func (a *grpcAnswer) send(c backends.Chunk) error {
-	m := &pb.ChatResponse{Text: c.Text, FinishReason: c.FinishReason}
-	if c.Usage != nil {
-		m.Usage = &pb.Usage{PromptTokens: int32(c.Usage.PromptTokens), CompletionTokens: int32(c.Usage.CompletionTokens)}
-	}
-	if a.info != nil {
-		m.Release, m.Weights, m.Level, a.info = a.info.Release, a.info.Weights, a.info.Level, nil
-	}
-	if err := a.stream.Send(m); err != nil {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return nil
-}
-
 // known refuses fields that the contract does not have, at any depth: whoever sent one means something by it that
 // would be lost.
 func known(m proto.Message) error { return knownIn(m.ProtoReflect(), "") }
@@ -244,7 +161,14 @@ func knownIn(m protoreflect.Message, path string) error {
 	var err error
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case f.Message() == nil || f.IsMap():
+		case f.IsMap():
+			if f.MapValue().Message() != nil {
+				v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+					err = knownIn(v.Message(), path+fieldName(jsontext.Pointer("").AppendToken(string(f.Name())).AppendToken(k.String()))+".")
+					return err == nil
+				})
+			}
+		case f.Message() == nil:
 		case f.IsList():
 			for i := 0; i < v.List().Len() && err == nil; i++ {
 				err = knownIn(v.List().Get(i).Message(), fmt.Sprintf("%s%s[%d].", path, f.Name(), i))
