@@ -111,6 +111,7 @@ type Config struct {
 	Drain    time.Duration   // how long a shutdown waits for answers in flight; 0: DefaultDrain
 	Receipts *receipt.Issuer // nil: there are none
 	InFlight int             // how many requests are answered at once; 0: DefaultInFlight
+	Version  string          // of the program, for callers that ask
 
 	Certificate *identity.CertificateFiles // of the doors for JWT-SVIDs; nil: Identity's SVID
 	Now         func() time.Time           // nil: time.Now
@@ -129,6 +130,7 @@ type Gateway struct {
 	meters   *meters
 	tracer   trace.Tracer
 	drain    time.Duration
+	version  string
 
 	certificate *identity.CertificateFiles
 	now         func() time.Time
@@ -183,7 +185,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	return &Gateway{
 		catalog: c.Catalog, access: c.Access, identity: c.Identity, log: c.Log, meters: m, tracer: c.Tracer, drain: c.Drain,
-		certificate: c.Certificate, now: c.Now, grace: c.Grace,
+		version: c.Version, certificate: c.Certificate, now: c.Now, grace: c.Grace,
 		refused: c.Refused, receipts: c.Receipts, slots: fair.NewSlots(c.InFlight), meter: access.NewMeter(c.Now),
 	}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
+	oip "github.com/weighbridge/weighbridge/proto/inference"
 	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 )
 
@@ -40,8 +41,10 @@ func (g *Gateway) grpcServer(token bool) (*grpc.Server, *health.Server) {
 		}),
 	)...)
 	h := health.NewServer()
+	channels := &channelHealth{reported: h, g: g}
 	s.RegisterService(streamed(pb.Inference_ServiceDesc), &inference{g: g})
-	grpc_health_v1.RegisterHealthServer(s, h)
+	s.RegisterService(streamed(oip.GRPCInferenceService_ServiceDesc), &openInference{g: g, health: channels})
+	grpc_health_v1.RegisterHealthServer(s, channels)
 	reflection.Register(s)
 	return s, h
 }
@@ -205,13 +208,14 @@ func (c carrier) Keys() []string {
 }
 
 // setHealth answers what probes ask for: the server as a whole, the names that Kubernetes' endpoint pickers use, and
-// the service.
+// the services.
 func setHealth(h *health.Server, ready bool) {
 	status := map[bool]grpc_health_v1.HealthCheckResponse_ServingStatus{
 		true: grpc_health_v1.HealthCheckResponse_SERVING, false: grpc_health_v1.HealthCheckResponse_NOT_SERVING,
 	}
 	h.SetServingStatus("", status[true])
 	h.SetServingStatus("liveness", status[true])
-	h.SetServingStatus("readiness", status[ready])
+	h.SetServingStatus(serviceReadiness, status[ready])
 	h.SetServingStatus(pb.Inference_ServiceDesc.ServiceName, status[ready])
+	h.SetServingStatus(oip.GRPCInferenceService_ServiceDesc.ServiceName, status[ready])
 }

@@ -259,7 +259,7 @@ func TestReflection(t *testing.T) {
 	for _, s := range m.GetListServicesResponse().GetService() {
 		names = append(names, s.GetName())
 	}
-	want := "grpc.health.v1.Health grpc.reflection.v1.ServerReflection grpc.reflection.v1alpha.ServerReflection weighbridge.inference.v1.Inference"
+	want := "grpc.health.v1.Health grpc.reflection.v1.ServerReflection grpc.reflection.v1alpha.ServerReflection inference.GRPCInferenceService weighbridge.inference.v1.Inference"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("services = %s, want %s", got, want)
 	}

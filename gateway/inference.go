@@ -204,12 +204,6 @@ func (a *heldAnswer) send(c backends.Chunk) error { return a.got.add(c) }
 
 func (a *heldAnswer) take(e backends.Embeddings) { a.vectors = e }
 
-// byRule reports whether a method is for callers whom a rule names. Others are for our own trust domain.
-func byRule(server any, _ string) bool {
-	_, ours := server.(*inference)
-	return ours
-}
-
 // streamed serves the unary methods of a service as streams of one message, which are the same on the wire. So receipts
 // see their bytes as those of all others.
 func streamed(desc grpc.ServiceDesc) *grpc.ServiceDesc {

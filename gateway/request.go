@@ -31,6 +31,7 @@ type request struct {
 	call
 	method      string // access.MethodChat, MethodGenerate or MethodEmbed
 	channel     string
+	release     string             // the only one that may answer; "": whichever serves
 	messages    []backends.Message // of a chat
 	prompt      string             // of generate
 	inputs      []string           // of embed
@@ -135,7 +136,12 @@ func (g *Gateway) serve(ctx context.Context, r *request, suits func(ServingInfo)
 	if err := r.check(); err != nil {
 		return err
 	}
-	serving, err := v.acquire(ctx, suits)
+	serving, err := v.acquire(ctx, func(info ServingInfo) error {
+		if r.release != "" && r.release != info.Release {
+			return errOtherRelease
+		}
+		return suits(info)
+	})
 	if err != nil {
 		return err
 	}

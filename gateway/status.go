@@ -20,6 +20,8 @@ var (
 	errTooLarge = errors.New("request is too large")
 	errNoRoute  = errors.New("no such path")
 	errMethod   = errors.New("method is not allowed")
+
+	errOtherRelease = errors.New("another version serves")
 )
 
 // A fieldError is a mistake of the caller. Its text is shown to the caller, so it repeats nothing but field names.
@@ -90,6 +92,8 @@ func outcomeOf(err error) outcome {
 		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "invalid_argument", field.field, field.Error()}
 	case errors.Is(err, errTooLarge):
 		return outcome{http.StatusRequestEntityTooLarge, codes.ResourceExhausted, "invalid_request_error", "too_large", "", fmt.Sprintf("request is larger than %d bytes", maxBody)}
+	case errors.Is(err, errOtherRelease):
+		return outcome{http.StatusNotFound, codes.NotFound, "invalid_request_error", "not_found", "version", errOtherRelease.Error()}
 	case errors.Is(err, errNoRoute):
 		return outcome{http.StatusNotFound, codes.Unimplemented, "invalid_request_error", "not_found", "", "no such path"}
 	case errors.Is(err, errMethod):

@@ -157,6 +157,7 @@ func serve(ctx context.Context, log *slog.Logger, path string, initState bool) e
 	}
 	gw, err := gateway.New(gateway.Config{
 		Catalog: frontDoor{cat}, Access: rules.Load, Identity: id, Certificate: certificate, Log: log, Receipts: receipts,
+		Version: version,
 		Refused: func(caller string) { trail.RefusedCaller(caller, "", "access") },
 		Meter:   tel.Meter("weighbridge/gateway"), Tracer: tel.Tracer("weighbridge/gateway"),
 	})
