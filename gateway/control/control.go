@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weighbridge/weighbridge/gateway/catalog"
+	"github.com/weighbridge/weighbridge/gateway/socket"
 	controlv1 "github.com/weighbridge/weighbridge/proto/weighbridge/control/v1"
 	"github.com/weighbridge/weighbridge/verifier/hostmem"
 	"github.com/weighbridge/weighbridge/verifier/seal"
@@ -45,42 +44,14 @@ type Mailbox interface {
 	Submit(ctx context.Context, bundles []*statement.Signed, dryRun bool) (before, after trust.Decision, err error)
 }
 
-// Listen opens the operators' socket, readable by this user alone. A socket left by a gateway that was killed is
-// replaced; one that answers is not.
+// Listen opens the operators' socket.
 func Listen(ctx context.Context, path string) (net.Listener, error) {
-	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("listen for operators: %s is in use by another gateway", path)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
-		return nil, fmt.Errorf("listen for operators: %s exists and is no socket", path)
-	}
-	// Between bind and chmod the socket has the umask's mode, so it is made in a directory of its own and moved.
-	private, err := os.MkdirTemp(filepath.Dir(path), ".control-")
+	l, err := socket.Listen(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("listen for operators: %w", err)
 	}
-	defer os.RemoveAll(private)
-	made := filepath.Join(private, "s")
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", made)
-	if err != nil {
-		return nil, fmt.Errorf("listen for operators: %w", err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(made, 0o600), os.Rename(made, path)); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("listen for operators: %w", err)
-	}
-	return &socket{l, path}, nil
+	return l, nil
 }
-
-// socket removes its name when it is closed.
-type socket struct {
-	net.Listener
-	path string
-}
-
-func (s *socket) Close() error { return errors.Join(s.Listener.Close(), os.Remove(s.path)) }
 
 // Serve answers operators until ctx ends. It closes the listener.
 func Serve(ctx context.Context, l net.Listener, c Catalog, m Mailbox) error {
