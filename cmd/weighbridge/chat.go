@@ -14,14 +14,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
-	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/client"
 	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 )
 
@@ -30,14 +27,12 @@ const (
 	defaultChatServer = "127.0.0.1:9443"
 	// maxPrompt is what a gateway takes.
 	maxPrompt = 4 << 20
-	// chatIdentityWait is short: somebody sits there.
-	chatIdentityWait = 10 * time.Second
 )
 
 // chatOptions are the flags of chat.
 type chatOptions struct {
-	server, serverID       string
-	svid, key, bundle, id  string
+	callerOptions
+	server                 string
 	system                 string
 	maxTokens              int32
 	temperature, topP      float64
@@ -83,11 +78,7 @@ written for weighbridge receipt verify, which needs the trust policy and its roo
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "HOST:PORT of the gateway's gRPC listener (default $WEIGHBRIDGE_SERVER, else "+defaultChatServer+")")
-	f.StringVar(&o.serverID, "server-id", "", "SPIFFE ID that the server must have (default: any of our trust domain)")
-	f.StringVar(&o.svid, "svid", "", "PEM file of our certificate chain, in place of the Workload API")
-	f.StringVar(&o.key, "svid-key", "", "PEM file of its key")
-	f.StringVar(&o.bundle, "bundle", "", "PEM file of the authorities of our trust domain")
-	f.StringVar(&o.id, "id", "", "which of our SPIFFE IDs to use, if the Workload API offers several")
+	o.callerOptions.add(f)
 	f.StringVar(&o.system, "system", "", "system prompt, if the release allows one")
 	f.Int32Var(&o.maxTokens, "max-tokens", 0, "tokens that the answer may have")
 	f.Float64Var(&o.temperature, "temperature", 0, "sampling temperature")
@@ -103,14 +94,8 @@ written for weighbridge receipt verify, which needs the trust policy and its roo
 
 // check refuses what can't work before anything is read or dialed.
 func (o *chatOptions) check() error {
-	files := 0
-	for _, f := range []string{o.svid, o.key, o.bundle} {
-		if f != "" {
-			files++
-		}
-	}
-	if files != 0 && files != 3 {
-		return errors.New("--svid, --svid-key and --bundle go together")
+	if err := o.callerOptions.check(); err != nil {
+		return err
 	}
 	if o.server == "" {
 		o.server = os.Getenv("WEIGHBRIDGE_SERVER")
@@ -158,54 +143,29 @@ func (o *chatOptions) question(args []string, in io.Reader) error {
 func (o *chatOptions) run(ctx context.Context, s streams) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	us, err := o.identity(ctx)
+	options, err := o.options()
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.title, err)
 	}
-	defer us.Close() // it was only read from
-	authorize := tlsconfig.AuthorizeMemberOf(us.TrustDomain())
-	if o.serverID != "" {
-		id, err := spiffeid.FromString(o.serverID)
-		if err != nil {
-			return fmt.Errorf("%s: --server-id: %w", o.title, err)
-		}
-		authorize = tlsconfig.AuthorizeID(id)
-	}
-	conn, err := grpc.NewClient("passthrough:///"+o.server, grpc.WithTransportCredentials(credentials.NewTLS(us.ClientTLS(authorize, "h2"))))
+	c, err := client.Dial(ctx, o.server, options)
 	if err != nil {
-		return fmt.Errorf("%s: server %s: %w", o.title, o.server, err)
+		return fmt.Errorf("%s: %w", o.title, err)
 	}
-	defer conn.Close()
-	client := pb.NewInferenceClient(conn)
-	var kept *exchange
+	defer c.Close() // it was only read from
+	var kept *client.Exchange
+	var how []grpc.CallOption
 	if o.receipt != "" {
-		kept = &exchange{client: client}
-		ctx = kept.ask(ctx)
+		kept = c.Exchange()
+		ctx, how = kept.Ask(ctx), kept.Options()
 	}
-	stream, err := client.Chat(ctx, o.request(), kept.options()...)
+	stream, err := c.Chat(ctx, o.request(), how...)
 	if err != nil {
 		return o.failed(s, err)
 	}
 	if err := o.print(s, stream); err != nil || kept == nil {
 		return err
 	}
-	return o.keep(ctx, s, kept, stream)
-}
-
-func (o *chatOptions) identity(ctx context.Context) (*identity.Source, error) {
-	c := identity.Config{Wait: chatIdentityWait}
-	if o.id != "" {
-		var err error
-		if c.ID, err = spiffeid.FromString(o.id); err != nil {
-			return nil, fmt.Errorf("--id: %w", err)
-		}
-	}
-	if o.svid != "" {
-		c.Files = &identity.Files{SVID: o.svid, Key: o.key, Bundle: o.bundle}
-	} else if os.Getenv("SPIFFE_ENDPOINT_SOCKET") == "" {
-		return nil, withHint(errors.New("no identity"), "set SPIFFE_ENDPOINT_SOCKET, or give --svid, --svid-key and --bundle")
-	}
-	return identity.Open(ctx, c)
+	return o.keep(ctx, s, kept)
 }
 
 func (o *chatOptions) request() *pb.ChatRequest {
