@@ -56,6 +56,7 @@ Exit status: 0 done or verified, 1 refused, 2 could not run.`,
 	notes := streams{s.in, s.out, &muted{s.err, quiet}}
 	root.AddCommand(
 		newChatCmd(s),
+		newProxyCmd(s),
 		newIdentityCmd(s),
 		newModelCmd(s),
 		newServeCmd(s),
