@@ -316,7 +316,7 @@ func TestProxyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if _, err := proxy.New(proxy.Config{Server: "gateway"}); err == nil || !strings.Contains(err.Error(), "Server") || !strings.Contains(err.Error(), "Identity") || !strings.Contains(err.Error(), "Authorize") {
+	if _, err := proxy.New(proxy.Config{Server: "gateway"}); err == nil || !strings.Contains(err.Error(), "server") || !strings.Contains(err.Error(), "Identity") || !strings.Contains(err.Error(), "Authorize") {
 		t.Errorf("New = %v, want it to name what is missing", err)
 	}
 }

@@ -78,7 +78,7 @@ written for weighbridge receipt verify, which needs the trust policy and its roo
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "HOST:PORT of the gateway's gRPC listener (default $WEIGHBRIDGE_SERVER, else "+defaultChatServer+")")
-	o.callerOptions.add(f)
+	o.add(f)
 	f.StringVar(&o.system, "system", "", "system prompt, if the release allows one")
 	f.Int32Var(&o.maxTokens, "max-tokens", 0, "tokens that the answer may have")
 	f.Float64Var(&o.temperature, "temperature", 0, "sampling temperature")

@@ -60,7 +60,7 @@ names.`,
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", defaultProxyListen, "HOST:PORT on loopback, or unix:PATH")
 	f.StringVar(&o.server, "server", "", "HOST:PORT of the gateway's HTTP listener (default "+defaultProxyServer+")")
-	o.callerOptions.add(f)
+	o.add(f)
 	f.StringArrayVar(&o.origins, "origin", nil, "origin whose web pages may ask, such as https://tool.example; repeat for more")
 	f.BoolVar(&o.remote, "unsafe-remote", false, "listen beyond this machine, too: whoever reaches that is answered as us")
 	return cmd

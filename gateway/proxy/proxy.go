@@ -57,13 +57,13 @@ type Proxy struct {
 func New(c Config) (*Proxy, error) {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Server); err != nil {
-		errs = append(errs, fmt.Errorf("Server %q is no HOST:PORT", c.Server))
+		errs = append(errs, fmt.Errorf("%q is no HOST:PORT of a server", c.Server))
 	}
 	if c.Identity == nil {
-		errs = append(errs, errors.New("Identity is required"))
+		errs = append(errs, errors.New("an Identity is required"))
 	}
 	if c.Authorize == nil {
-		errs = append(errs, errors.New("Authorize is required"))
+		errs = append(errs, errors.New("an Authorize is required"))
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("proxy: %w", errors.Join(errs...))
