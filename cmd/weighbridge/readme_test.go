@@ -53,7 +53,10 @@ func TestReadme(t *testing.T) {
 	if !strings.Contains(string(out), "I am version A.") {
 		t.Errorf("no answer by the model in:\n%s", out)
 	}
-	for _, want := range []string{"weighbridge.inference.v1.Inference", "data: [DONE]", `"finishReason"`} {
+	for _, want := range []string{
+		"weighbridge.inference.v1.Inference", "inference.GRPCInferenceService", "data: [DONE]", `"finishReason"`,
+		`"modelVersion"`, `"SERVING"`, `"content":"I am version A.`, // of the Open Inference Protocol, health, and the proxy
+	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -100,7 +103,7 @@ func link(t *testing.T, old, new string) {
 // onFreePorts replaces the ports that the README names by ones that nobody listens on now.
 func onFreePorts(t *testing.T, script string) string {
 	t.Helper()
-	for _, port := range []string{"9443", "9444", "8443", "9090"} {
+	for _, port := range []string{"9443", "9444", "8443", "9090", "11434"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

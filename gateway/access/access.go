@@ -45,7 +45,7 @@ type Rule struct {
 
 	// When is a condition in CEL, https://cel.dev: the rule allows nothing where it is false, or can't be evaluated. It
 	// may use caller.id, caller.trustDomain, caller.path, channel, method, time (a timestamp: time.getHours("+01:00"),
-	// time.getDayOfWeek(), of when the request came), request.api ("openai", "grpc"), request.stream, request.tools
+	// time.getDayOfWeek(), of when the request came), request.api ("openai", "grpc", "oip"), request.stream, request.tools
 	// and request.maxTokens, which is the largest number there is if the caller names none.
 	When string
 

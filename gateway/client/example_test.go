@@ -11,20 +11,26 @@ import (
 
 // The identity comes from the Workload API at SPIFFE_ENDPOINT_SOCKET.
 func Example() {
-	ctx := context.Background()
+	if err := ask(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func ask(ctx context.Context) error {
 	c, err := client.Dial(ctx, "gateway.example:9443", client.Options{})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer c.Close()
 	stream, err := c.Chat(ctx, &pb.ChatRequest{Model: "chat", Messages: []*pb.Message{{Role: "user", Content: "Who are you?"}}})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	for text, err := range client.Texts(stream) {
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
 		fmt.Print(text)
 	}
+	return nil
 }
