@@ -31,10 +31,10 @@ func (h *channelHealth) of(ctx context.Context, service string) grpc_health_v1.H
 	switch {
 	case err != nil:
 		return grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
-	case info.State != StateReady:
+	case info.State != StateReady || h.g.identity.Check(h.g.now()) != nil:
 		return grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	}
-	return h.of(ctx, serviceReadiness) // no channel is ready if the server is not
+	return h.of(ctx, "") // which ends with the server
 }
 
 // Check implements grpc_health_v1.HealthServer.
