@@ -20,6 +20,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -226,19 +227,25 @@ func TestNoWorkloadAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	health, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "readiness"})
-	if err != nil {
-		t.Fatal(err)
+	var watches []grpc.ServerStreamingClient[grpc_health_v1.HealthCheckResponse]
+	for _, service := range []string{"readiness", "chat"} {
+		health, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watches = append(watches, health)
 	}
 	ready := func(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
 		t.Helper()
-		for {
-			m, err := health.Recv()
-			if err != nil {
-				t.Fatalf("health Watch = %v, want %v", err, want)
-			}
-			if m.GetStatus() == want {
-				return
+		for _, health := range watches {
+			for {
+				m, err := health.Recv()
+				if err != nil {
+					t.Fatalf("health Watch = %v, want %v", err, want)
+				}
+				if m.GetStatus() == want {
+					break
+				}
 			}
 		}
 	}
