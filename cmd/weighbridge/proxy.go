@@ -62,7 +62,7 @@ names.`,
 	f.StringVar(&o.server, "server", "", "HOST:PORT of the gateway's HTTP listener (default "+defaultProxyServer+")")
 	o.add(f)
 	f.StringArrayVar(&o.origins, "origin", nil, "origin whose web pages may ask, such as https://tool.example; repeat for more")
-	f.BoolVar(&o.remote, "unsafe-remote", false, "listen beyond this machine, too: whoever reaches that is answered as us")
+	f.BoolVar(&o.remote, "unsafe-remote", false, "listen beyond this machine, too, for who asks by its address: whoever reaches that is answered as us")
 	return cmd
 }
 
