@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -60,6 +61,9 @@ func TestHealthOfShutdown(t *testing.T) {
 	}
 	if err := d.stop(); err != nil {
 		t.Errorf("Serve = %v", err)
+	}
+	if strings.Contains(d.log.String(), "cut off") {
+		t.Error("the shutdown waited for the watch until the time was up")
 	}
 	if m, err := watch.Recv(); err != nil || m.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("Recv = %v, %v, want NOT_SERVING", m, err)
