@@ -14,16 +14,18 @@ import (
 
 // APIs, as the log and rules name them.
 const (
-	apiOpenAI = "openai"
-	apiGRPC   = "grpc"
+	apiOpenAI    = "openai"
+	apiOllama    = "ollama"
+	apiAnthropic = "anthropic"
+	apiGRPC      = "grpc"
 )
 
-// errorStyle is how an API writes errors.
+// errorStyle is how an API writes errors, to the request with an id.
 type errorStyle interface {
 	// problem is the body of an answer that is an error.
-	problem(outcome) any
-	// broken is the frame in which a stream that has begun says that it failed; nil: it has none.
-	broken(outcome) []byte
+	problem(id string, o outcome) any
+	// broken is the frame in which a stream that has begun says that it failed.
+	broken(id string, o outcome) []byte
 }
 
 // A style is how an API writes an answer: as one body, or in the frames of a stream. It belongs to one request.
@@ -56,10 +58,14 @@ type collected struct {
 	reason string
 	used   backends.Usage
 	size   int
+	first  time.Time // when its first part came
 }
 
 // add takes a part.
 func (a *collected) add(c backends.Chunk) error {
+	if a.first.IsZero() {
+		a.first = time.Now()
+	}
 	a.size += len(c.Text)
 	if t := c.ToolCall; t != nil {
 		a.size += len(t.ID) + len(t.Name) + len(t.Arguments)
@@ -118,21 +124,21 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 
 // received reads a request, and has it answered unless it can't be read.
 func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api errorStyle, operation string, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
 	var req *request
 	var err error
 	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
-		req, err = decodeBody(w, r, c.receipt, decode)
+		err = readBody(w, r, c.receipt, func(body io.Reader) (err error) {
+			req, err = decode(body)
+			return err
+		})
 	}
-	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
-	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		g.logOther(r.Context(), c, operation, err)
 		writeError(w, api, err)
 		return
 	}
 	req.call = c
+	control := http.NewResponseController(w)
 	written := &receiptWriter{ResponseWriter: w, draft: c.receipt}
 	if c.receipt != nil {
 		w = written
@@ -143,11 +149,15 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api e
 	err = errors.Join(err, written.err)
 }
 
-// decodeBody reads a request to its end, and shows its bytes to its receipt.
-func decodeBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft, decode func(io.Reader) (*request, error)) (*request, error) {
+// readBody reads a request to its end, in time, and shows its bytes to its receipt.
+func readBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft, decode func(io.Reader) error) error {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, invalid("", "Content-Encoding is not supported: send the body as it is")
+		return invalid("", "Content-Encoding is not supported: send the body as it is")
 	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
+	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
 	if draft != nil {
 		body = io.TeeReader(body, draft.Request())
@@ -271,7 +281,7 @@ func (a *streamAnswer) finish(err error) error {
 		return err
 	case err != nil:
 		if o := outcomeOf(err); o.http != statusClientGone {
-			_ = a.frames([][]byte{a.style.broken(o)})
+			_ = a.frames([][]byte{a.style.broken(a.meta.id, o)})
 		}
 		return err
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,7 @@ type toolBody struct {
 		Name        string         `json:"name"`
 		Description string         `json:"description"`
 		Parameters  jsontext.Value `json:"parameters"`
-		Strict      *bool          `json:"strict"` // false is all we do
+		Strict      nothing        `json:"strict"`
 	} `json:"function"`
 }
 
@@ -184,14 +185,9 @@ func (b *chatBody) takeTools(r *request) error {
 		if len(*b.Tools) == 0 {
 			return invalid("tools", "must hold at least one tool, or be left out")
 		}
-		for i, t := range *b.Tools {
-			switch field := fmt.Sprintf("tools[%d].", i); {
-			case t.Type != functionType:
-				return invalid(field+"type", "must be function")
-			case t.Function.Strict != nil && *t.Function.Strict:
-				return invalid(field+"function.strict", "is not supported: what the model writes is not held to the schema")
-			}
-			r.tools = append(r.tools, backends.Tool{Name: t.Function.Name, Description: t.Function.Description, Parameters: t.Function.Parameters})
+		var err error
+		if r.tools, err = toolsOf(*b.Tools); err != nil {
+			return err
 		}
 	}
 	switch c := b.ToolChoice; {
@@ -208,6 +204,17 @@ func (b *chatBody) takeTools(r *request) error {
 		return invalid("tool_choice", "must be none, auto, required or a function")
 	}
 	return nil
+}
+
+// toolsOf are the functions that are offered to the model.
+func toolsOf(all []toolBody) (tools []backends.Tool, err error) {
+	for i, t := range all {
+		if t.Type != functionType {
+			return nil, invalid(fmt.Sprintf("tools[%d].type", i), "must be function")
+		}
+		tools = append(tools, backends.Tool{Name: t.Function.Name, Description: t.Function.Description, Parameters: t.Function.Parameters})
+	}
+	return tools, nil
 }
 
 // only has the model call one of the tools that are offered.
@@ -268,9 +275,6 @@ func (c *content) join(field string) (string, error) {
 	return text.String(), nil
 }
 
-// toolFields are how OpenAI's older clients offer functions to a model.
-var toolFields = []string{"functions", "function_call"}
-
 // decodeError says which field is wrong and how, in words of ours: the library's repeat values, and those are the
 // caller's conversation, which must reach no log.
 func decodeError(err error) error {
@@ -281,11 +285,8 @@ func decodeError(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
 		field := fieldName(semantic.JSONPointer)
-		if errors.Is(semantic.Err, json.ErrUnknownName) {
-			if slices.Contains(toolFields, field) {
-				return invalid(field, "is not supported: offer them as tools")
-			}
-			return invalid(field, "is unknown or not supported")
+		if errors.Is(semantic.Err, json.ErrUnknownName) || errors.Is(semantic.Err, errAsked) {
+			return invalid(field, "%s", cmp.Or(reasons[semantic.JSONPointer.LastToken()], "is unknown or not supported"))
 		}
 		return invalid(field, "has the wrong type or is out of range (got a JSON %s)", kindName(semantic.JSONKind))
 	}

@@ -88,6 +88,7 @@ func (c *catalog) Channels() []gateway.ChannelInfo {
 		info := gateway.ChannelInfo{Channel: name, State: "none", Since: time.Unix(1700000000, 0)}
 		if ch.missing == nil {
 			info.Release, info.Weights, info.Level, info.State = release, weights, level, gateway.StateReady
+			info.Size, info.Format, info.Does = 42, "gguf", []string{gateway.DoesChat}
 		}
 		all = append(all, info)
 	}

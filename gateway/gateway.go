@@ -95,7 +95,17 @@ type ChannelInfo struct {
 	Level   string
 	State   string // none, loading, ready, draining or failed
 	Since   time.Time
+	Size    int64    // of the weights, in bytes
+	Format  string   // of them, such as "gguf"; "" if that is not known
+	Does    []string // what it can be asked for: DoesChat, DoesTools, DoesEmbed
 }
+
+// What a channel can be asked for.
+const (
+	DoesChat  = "completion"
+	DoesTools = "tools"
+	DoesEmbed = "embedding"
+)
 
 // StateReady is the state of a channel that answers.
 const StateReady = "ready"
@@ -163,6 +173,9 @@ func New(c Config) (*Gateway, error) {
 	}
 	if c.Tracer == nil {
 		c.Tracer = tracenoop.NewTracerProvider().Tracer("")
+	}
+	if c.Version == "" {
+		c.Version = "devel"
 	}
 	if c.Drain == 0 {
 		c.Drain = DefaultDrain

@@ -22,16 +22,23 @@ func (g *Gateway) httpHandler() http.Handler {
 	mux.Handle("/v1/completions", g.asked(openAI, operationText, decodeText))
 	mux.Handle("/v1/embeddings", g.embedded(openAI, decodeEmbed))
 	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, openAI, g.serveReceipt))
-	mux.Handle("/v1/models", g.route(http.MethodGet, openAI, g.serveModels))
-	mux.Handle("/v1/models/{model}", g.route(http.MethodGet, openAI, g.serveModel))
-	mux.Handle("/", g.route("", openAI, func(w http.ResponseWriter, r *http.Request, c call) {
-		g.logOther(r.Context(), c, "", errNoRoute)
-		writeError(w, openAI, errNoRoute)
-	}))
+	mux.Handle("/v1/models", g.listed(openAI, openAIModels))
+	mux.Handle("/v1/models/{model}", g.shown(openAI, openAIModel))
+	g.ollamaRoutes(mux)
+	mux.Handle("/", g.unrouted(openAI))
 	return mux
 }
 
-// route identifies the caller before anything else is looked at.
+// unrouted answers where there is nothing.
+func (g *Gateway) unrouted(api errorStyle) http.Handler {
+	return g.route("", api, func(w http.ResponseWriter, r *http.Request, c call) {
+		g.logOther(r.Context(), c, "", errNoRoute)
+		writeError(w, api, errNoRoute)
+	})
+}
+
+// route identifies the caller before anything else is looked at. What may be got may
+// be asked for by HEAD, too.
 func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseWriter, *http.Request, call)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := call{protocol: protocolHTTP, id: requestID(r.Header.Get(headerRequestID))}
@@ -40,7 +47,7 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 		if err == nil {
 			err = g.admit(c)
 		}
-		if err == nil && method != "" && r.Method != method {
+		if err == nil && method != "" && r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
 			w.Header().Set("Allow", method)
 			err = errMethod
 		}
@@ -56,70 +63,34 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 	})
 }
 
-// modelBody is a channel in OpenAI's shape, with what it serves beside.
-type modelBody struct {
-	ID      string `json:"id"`
-	Object  string `json:"object"`
-	Created int64  `json:"created"`
-	OwnedBy string `json:"owned_by"`
-	Release string `json:"release,omitzero"`
-	Weights string `json:"weights,omitzero"`
-	Level   string `json:"level,omitzero"`
-	State   string `json:"state"`
+// listed answers with the channels that the caller may see.
+func (g *Gateway) listed(api errorStyle, body func([]ChannelInfo) any) http.Handler {
+	return g.route(http.MethodGet, api, func(w http.ResponseWriter, r *http.Request, c call) {
+		infos, err := g.models(c)
+		g.logOther(r.Context(), c, access.MethodModels, err)
+		if err != nil {
+			writeError(w, api, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, body(infos))
+	})
 }
 
-func modelOf(i ChannelInfo) modelBody {
-	m := modelBody{ID: i.Channel, Object: "model", OwnedBy: provider, Release: i.Release, Weights: i.Weights, Level: i.Level, State: i.State}
-	if !i.Since.IsZero() {
-		m.Created = i.Since.Unix()
-	}
-	return m
+// shown answers with one of them, which the path names.
+func (g *Gateway) shown(api errorStyle, body func(ChannelInfo) any) http.Handler {
+	return g.route(http.MethodGet, api, func(w http.ResponseWriter, r *http.Request, c call) {
+		g.show(w, r, c, api, r.PathValue("model"), body)
+	})
 }
 
-func (g *Gateway) serveModels(w http.ResponseWriter, r *http.Request, c call) {
-	infos, err := g.models(c)
+func (g *Gateway) show(w http.ResponseWriter, r *http.Request, c call, api errorStyle, channel string, body func(ChannelInfo) any) {
+	info, err := g.model(c, channel)
 	g.logOther(r.Context(), c, access.MethodModels, err)
 	if err != nil {
-		writeError(w, openAIErrors{}, err)
+		writeError(w, api, err)
 		return
 	}
-	list := struct {
-		Object string      `json:"object"`
-		Data   []modelBody `json:"data"`
-	}{Object: "list"}
-	for _, i := range infos {
-		list.Data = append(list.Data, modelOf(i))
-	}
-	writeJSON(w, http.StatusOK, list)
-}
-
-func (g *Gateway) serveModel(w http.ResponseWriter, r *http.Request, c call) {
-	info, err := g.model(c, r.PathValue("model"))
-	g.logOther(r.Context(), c, access.MethodModels, err)
-	if err != nil {
-		writeError(w, openAIErrors{}, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, modelOf(info))
-}
-
-// errorBody is OpenAI's shape of an error.
-type errorBody struct {
-	Error struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    string  `json:"code"`
-	} `json:"error"`
-}
-
-func errorOf(o outcome) errorBody {
-	var b errorBody
-	b.Error.Message, b.Error.Type, b.Error.Code = o.message, o.kind, o.code
-	if o.param != "" {
-		b.Error.Param = &o.param
-	}
-	return b
+	writeJSON(w, http.StatusOK, body(info))
 }
 
 func writeError(w http.ResponseWriter, api errorStyle, err error) {
@@ -130,7 +101,7 @@ func writeError(w http.ResponseWriter, api errorStyle, err error) {
 	if d := retryAfter(err); d > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds(d), 10))
 	}
-	writeJSON(w, o.http, api.problem(o))
+	writeJSON(w, o.http, api.problem(w.Header().Get(headerRequestID), o))
 }
 
 // writeJSON writes a whole body. Nobody is left to be told if that fails.

@@ -297,7 +297,7 @@ func TestHTTPRoutes(t *testing.T) {
 		{http.MethodGet, "/v1/chat/completions", 405},
 		{http.MethodPost, "/v1/models", 405},
 		{http.MethodDelete, "/v1/models/chat", 405},
-		{http.MethodGet, "/", 404},
+		{http.MethodGet, "/nowhere", 404},
 		{http.MethodGet, "/metrics", 404},
 		{http.MethodPost, "/completion", 404},
 		{http.MethodGet, "/v1/models/chat/x", 404},

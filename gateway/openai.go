@@ -58,12 +58,31 @@ func usageOf(u backends.Usage) *usage {
 	return &usage{u.PromptTokens, u.CompletionTokens, u.PromptTokens + u.CompletionTokens}
 }
 
+// errorBody is OpenAI's shape of an error.
+type errorBody struct {
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    string  `json:"code"`
+	} `json:"error"`
+}
+
+func errorOf(o outcome) errorBody {
+	var b errorBody
+	b.Error.Message, b.Error.Type, b.Error.Code = o.message, o.kind, o.code
+	if o.param != "" {
+		b.Error.Param = &o.param
+	}
+	return b
+}
+
 // openAIErrors writes errors as OpenAI does.
 type openAIErrors struct{}
 
-func (openAIErrors) problem(o outcome) any { return errorOf(o) }
+func (openAIErrors) problem(_ string, o outcome) any { return errorOf(o) }
 
-func (openAIErrors) broken(o outcome) []byte { return event(errorOf(o)) }
+func (openAIErrors) broken(_ string, o outcome) []byte { return event(errorOf(o)) }
 
 func (openAIErrors) contentType() string { return "text/event-stream; charset=utf-8" }
 
@@ -152,4 +171,40 @@ func (s *openAIChat) end(m meta, used backends.Usage) (frames [][]byte) {
 		frames = append(frames, event(last))
 	}
 	return append(frames, doneEvent)
+}
+
+// modelBody is a channel in OpenAI's shape, with what it serves beside.
+type modelBody struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+	Release string `json:"release,omitzero"`
+	Weights string `json:"weights,omitzero"`
+	Level   string `json:"level,omitzero"`
+	State   string `json:"state"`
+}
+
+func openAIModel(i ChannelInfo) any {
+	m := modelBody{ID: i.Channel, Object: "model", OwnedBy: provider, Release: i.Release, Weights: i.Weights, Level: i.Level, State: i.State}
+	if !i.Since.IsZero() {
+		m.Created = i.Since.Unix()
+	}
+	return m
+}
+
+func openAIModels(infos []ChannelInfo) any {
+	return struct {
+		Object string `json:"object"`
+		Data   []any  `json:"data"`
+	}{"list", each(infos, openAIModel)}
+}
+
+// each is what a list holds of each channel; it is never null.
+func each(infos []ChannelInfo, body func(ChannelInfo) any) []any {
+	all := []any{}
+	for _, i := range infos {
+		all = append(all, body(i))
+	}
+	return all
 }

@@ -32,7 +32,7 @@ type request struct {
 	method      string // access.MethodChat, MethodGenerate or MethodEmbed
 	channel     string
 	release     string             // the only one that may answer; "": whichever serves
-	messages    []backends.Message // of a chat
+	messages    []backends.Message // of a chat, or of generate where the API puts a text as a question
 	prompt      string             // of generate
 	inputs      []string           // of embed
 	tools       []backends.Tool
@@ -44,6 +44,8 @@ type request struct {
 	stop        []string
 	seed        *int64
 	stream      bool // whether the caller wants the answer in pieces
+	load        bool // nothing is asked but whether the channel answers
+	wholeCalls  bool // what the model calls is wanted call by call, and with arguments that are an object
 
 	api   string // of the log and of rules: openai, ollama, anthropic or grpc
 	names names
@@ -86,6 +88,13 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 			return err
 		}
 		to.begin(v.o.info)
+		if r.load {
+			v.o.asked = false // nothing is, and nothing is charged
+			return to.send(backends.Chunk{FinishReason: loaded})
+		}
+		if r.wholeCalls {
+			to = &callsWhole{answer: to}
+		}
 		finished := false
 		err := serving.Chat(ctx, req, func(c backends.Chunk) error {
 			c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
@@ -97,9 +106,12 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 			// An answer that was cut short must not look whole.
 			err = fmt.Errorf("the answer ended without a reason: %w", backends.ErrInterrupted)
 		}
-		return ended(ctx, err)
+		return r.ended(ctx, err)
 	})
 }
+
+// loaded is how an answer ends for which nothing was asked.
+const loaded = "load"
 
 // embed answers a request for embeddings.
 func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
@@ -114,7 +126,7 @@ func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
 			v.o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
 			to.take(e)
 		}
-		return ended(ctx, err)
+		return r.ended(ctx, err)
 	})
 }
 
@@ -178,7 +190,7 @@ func (r *request) expected() access.Tokens {
 	}
 	t := access.Tokens{Prompt: int64(bytes/bytesPerToken) + 1, Completion: DefaultMaxTokens}
 	switch {
-	case r.method == access.MethodEmbed:
+	case r.method == access.MethodEmbed, r.load:
 		t.Completion = 0
 	case r.maxTokens != nil:
 		t.Completion = min(max(*r.maxTokens, 0), maxMaxTokens)
@@ -196,7 +208,28 @@ func ended(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", errGone, context.Cause(ctx))
 	default:
-		return &runtimeError{err}
+		return &runtimeError{err: err}
+	}
+}
+
+// ended is that of an answer to this request.
+func (r *request) ended(ctx context.Context, err error) error {
+	err = ended(ctx, err)
+	if failed := new(runtimeError); errors.As(err, &failed) {
+		failed.field = r.content()
+	}
+	return err
+}
+
+// content is where the API has what a model is to read.
+func (r *request) content() string {
+	switch r.method {
+	case access.MethodGenerate:
+		return r.names.prompt
+	case access.MethodEmbed:
+		return r.names.inputs
+	default:
+		return r.names.messages
 	}
 }
 
@@ -249,9 +282,9 @@ func (r *request) check() error {
 	switch {
 	case r.method == access.MethodEmbed:
 		return r.checkInputs()
-	case r.method == access.MethodGenerate && r.prompt == "":
+	case r.method == access.MethodGenerate && r.prompt == "" && len(r.messages) == 0 && !r.load:
 		return invalid(r.names.prompt, "is required")
-	case r.method == access.MethodChat && len(r.messages) == 0:
+	case r.method == access.MethodChat && len(r.messages) == 0 && !r.load:
 		return invalid(r.names.messages, "must hold at least one message")
 	case len(r.messages) > maxMessages:
 		return invalid(r.names.messages, "must hold at most %d messages", maxMessages)
@@ -351,7 +384,7 @@ func (r *request) complete(l Limits) (backends.ChatRequest, error) {
 		req.MaxTokens = DefaultMaxTokens
 	}
 	messages := r.messages
-	if r.method == access.MethodGenerate {
+	if r.prompt != "" {
 		if l.Plain {
 			req.Prompt = r.prompt
 			return req, nil

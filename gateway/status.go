@@ -39,8 +39,11 @@ func invalid(field, format string, args ...any) error {
 	return &fieldError{field, fmt.Sprintf(format, args...)}
 }
 
-// A runtimeError is anything that went wrong after a runtime took a request.
-type runtimeError struct{ err error }
+// A runtimeError is anything that went wrong after a runtime took a request. What is said in field may be the reason.
+type runtimeError struct {
+	err   error
+	field string
+}
 
 func (e *runtimeError) Error() string { return "runtime: " + e.err.Error() }
 func (e *runtimeError) Unwrap() error { return e.err }
@@ -102,7 +105,7 @@ func outcomeOf(err error) outcome {
 		return outcome{http.StatusServiceUnavailable, codes.Unavailable, "server_error", "not_serving", "", "channel is not serving, retry later"}
 	case errors.As(err, &failed) && errors.Is(err, backends.ErrInvalidRequest):
 		// Its text is written for callers: that is its contract.
-		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "invalid_argument", "messages", "messages: " + failed.err.Error()}
+		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "invalid_argument", failed.field, failed.field + ": " + failed.err.Error()}
 	case errors.As(err, &failed) && errors.Is(err, backends.ErrUnsupported):
 		return outcome{http.StatusBadRequest, codes.InvalidArgument, "invalid_request_error", "unsupported", "model", "model: " + failed.err.Error()}
 	case errors.As(err, &failed):

@@ -179,11 +179,27 @@ func (f frontDoor) Channels() []gateway.ChannelInfo {
 		if !ok {
 			continue // gone between the two calls
 		}
-		all = append(all, gateway.ChannelInfo{
-			Channel: name, Release: s.Release, Weights: s.Weights, Level: s.Level, State: string(s.State), Since: s.Since,
-		})
+		info := gateway.ChannelInfo{Channel: name, Release: s.Release, Weights: s.Weights, Level: s.Level, State: string(s.State), Since: s.Since}
+		if s.Serves != nil {
+			info.Size, info.Format, info.Does = s.Size, weightsFormat, does(s.Serves)
+		}
+		all = append(all, info)
 	}
 	return all
+}
+
+// weightsFormat is that of all weights which the runtimes take.
+const weightsFormat = "gguf"
+
+// does is what a release can be asked for, as far as it says itself: Ollama finds out from the weights.
+func does(r *trust.Release) []string {
+	if r.Runtime.Kind == llamacpp.Kind && r.Runtime.Args["embeddings"] == "true" {
+		return []string{gateway.DoesEmbed}
+	}
+	if len(r.Behaviour.Tools) > 0 {
+		return []string{gateway.DoesChat, gateway.DoesTools}
+	}
+	return []string{gateway.DoesChat}
 }
 
 type serving struct{ *catalog.Serving }

@@ -28,9 +28,11 @@ const (
 type Status struct {
 	Release, Weights, Level string // of what serves; empty if nothing does
 	Publication             string
-	Warm                    string // the release that served before, if it is kept running
-	Waiting                 int64  // requests, for the end of a gap
-	Draining                int64  // releases that finish their last requests
+	Size                    int64          // of the weights and adapters that serve, in bytes
+	Serves                  *trust.Release // it must not be changed
+	Warm                    string         // the release that served before, if it is kept running
+	Waiting                 int64          // requests, for the end of a gap
+	Draining                int64          // releases that finish their last requests
 	Epoch                   int64
 	Sandbox                 string // full, partial or none
 	Build                   string // digest of the runtime's binary
@@ -78,6 +80,7 @@ func (ch *channel) status() Status {
 	}
 	b := r.backend.Status()
 	s.Release, s.Weights, s.Level = string(r.release), r.memory.weights.Root(), string(r.level)
+	s.Size, s.Serves = r.memory.size(), r.description
 	s.Publication, s.Epoch = string(*r.publication.Load()), r.epoch.Load()
 	s.Sandbox, s.Build, s.Restarts, s.PID = string(b.Sandbox.Level), b.Build, b.Restarts, b.PID
 	s.Fallback = r.fallback.Load()
