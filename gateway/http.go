@@ -17,15 +17,17 @@ import (
 // httpHandler is the HTTP door.
 func (g *Gateway) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	openAI := openAIErrors{}
+	openAI, anthropic := openAIErrors{}, anthropicErrors{}
 	mux.Handle("/v1/chat/completions", g.asked(openAI, operationChat, decodeChat))
 	mux.Handle("/v1/completions", g.asked(openAI, operationText, decodeText))
 	mux.Handle("/v1/embeddings", g.embedded(openAI, decodeEmbed))
 	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, openAI, g.serveReceipt))
-	mux.Handle("/v1/models", g.listed(openAI, openAIModels))
-	mux.Handle("/v1/models/{model}", g.shown(openAI, openAIModel))
+	mux.Handle("/v1/messages", g.asked(anthropic, operationChat, decodeAnthropic))
+	mux.Handle("/v1/messages/", g.unrouted(anthropic))
+	mux.Handle("/v1/models", bySender(g.listed(openAI, openAIModels), g.listed(anthropic, anthropicModels)))
+	mux.Handle("/v1/models/{model}", bySender(g.shown(openAI, openAIModel), g.shown(anthropic, anthropicModel)))
 	g.ollamaRoutes(mux)
-	mux.Handle("/", g.unrouted(openAI))
+	mux.Handle("/", bySender(g.unrouted(openAI), g.unrouted(anthropic)))
 	return mux
 }
 

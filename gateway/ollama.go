@@ -104,11 +104,12 @@ func ollamaModel(name string) string { return strings.TrimSuffix(name, ":latest"
 
 // request is what all requests for an answer have.
 func (b *ollamaAsk) request(method string) (*request, error) {
-	if b.Model == "" {
+	channel := ollamaModel(b.Model)
+	if channel == "" {
 		return nil, invalid("model", "is required")
 	}
 	r := &request{
-		method: method, api: apiOllama, names: ollamaNames, channel: ollamaModel(b.Model), stream: b.Stream == nil || *b.Stream, wholeCalls: true,
+		method: method, api: apiOllama, names: ollamaNames, channel: channel, stream: b.Stream == nil || *b.Stream, wholeCalls: true,
 	}
 	o := b.Options
 	if o == nil {
@@ -195,12 +196,12 @@ func decodeOllamaGenerate(body io.Reader) (*request, style, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r.names.system, r.names.messages = "system", "prompt"
+	r.names.system = "system"
 	if b.System != "" {
-		r.messages = append(r.messages, backends.Message{Role: "system", Content: b.System})
+		r.add("system", backends.Message{Role: "system", Content: b.System})
 	}
 	if r.load = b.Prompt == ""; !r.load {
-		r.messages = append(r.messages, backends.Message{Role: "user", Content: b.Prompt})
+		r.add("prompt", backends.Message{Role: "user", Content: b.Prompt})
 	}
 	return r, &ollamaAnswers{generate: true}, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -15,6 +16,11 @@ type nothing struct{}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (nothing) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return oneOf(d, "null", "false", "0", `""`, "[]", "{}")
+}
+
+// oneOf reads a value that must be one of these.
+func oneOf(d *jsontext.Decoder, allowed ...string) error {
 	v, err := d.ReadValue()
 	if err != nil {
 		return err
@@ -22,11 +28,10 @@ func (nothing) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if err := v.Compact(); err != nil {
 		return err
 	}
-	switch string(v) {
-	case "null", "false", "0", `""`, "[]", "{}":
-		return nil
+	if !slices.Contains(allowed, string(v)) {
+		return errAsked
 	}
-	return errAsked
+	return nil
 }
 
 // What is said of fields that callers know from runtimes or from other APIs.
@@ -51,8 +56,11 @@ var reasons = map[string]string{
 	"lora": ofRelease, "adapter": ofRelease, "adapters": ofRelease, "lora_request": ofRelease, "template": ofRelease, "chat_template": ofRelease,
 	"chat_template_kwargs": ofRelease, "raw": ofRelease,
 
-	"keep_alive": "is not to be asked for: what serves a channel stays until something else does",
-	"files":      ofOperators, "from": ofOperators, "modelfile": ofOperators, "quantize": ofOperators,
+	"keep_alive":    "is not to be asked for: what serves a channel stays until something else does",
+	"cache_control": "must be of type ephemeral, which changes no answer", "service_tier": "must be auto or standard_only: all are served alike",
+	"container": ofOperators, "mcp_servers": "is not supported: callers offer tools, and carry out themselves what a model calls",
+
+	"files": ofOperators, "from": ofOperators, "modelfile": ofOperators, "quantize": ofOperators,
 
 	"top_k": noSampler, "min_p": noSampler, "typical_p": noSampler, "repeat_penalty": noSampler, "presence_penalty": noSampler,
 	"frequency_penalty": noSampler, "repeat_last_n": noSampler, "mirostat": noSampler, "logit_bias": noSampler, "num_keep": noTruncation,

@@ -47,6 +47,8 @@ type request struct {
 	load        bool // nothing is asked but whether the channel answers
 	wholeCalls  bool // what the model calls is wanted call by call, and with arguments that are an object
 
+	places []string // where the API has each of the messages; nil: one after the other
+
 	api   string // of the log and of rules: openai, ollama, anthropic or grpc
 	names names
 }
@@ -221,18 +223,6 @@ func (r *request) ended(ctx context.Context, err error) error {
 	return err
 }
 
-// content is where the API has what a model is to read.
-func (r *request) content() string {
-	switch r.method {
-	case access.MethodGenerate:
-		return r.names.prompt
-	case access.MethodEmbed:
-		return r.names.inputs
-	default:
-		return r.names.messages
-	}
-}
-
 // models returns the channels that the caller may see, or an error if no rule shows it any.
 func (g *Gateway) models(c call) ([]ChannelInfo, error) {
 	rules := g.access()
@@ -307,7 +297,7 @@ func (r *request) check() error {
 		return err
 	}
 	for i, m := range r.messages {
-		field := fmt.Sprintf("%s[%d].", r.names.messages, i)
+		field := r.place(i) + "."
 		switch m.Role {
 		case "system", "developer", "user", "assistant", "tool":
 		case "":
@@ -406,14 +396,6 @@ func (r *request) complete(l Limits) (backends.ChatRequest, error) {
 	return req, nil
 }
 
-// systemName is how the API calls the system prompt that is the i-th message.
-func (r *request) systemName(i int) string {
-	if r.names.system != "" {
-		return r.names.system
-	}
-	return fmt.Sprintf("%s[%d].role", r.names.messages, i)
-}
-
 // allowed holds the tools of a request to those that the release names.
 func (r *request) allowed(l Limits) error {
 	for i, t := range r.tools {
@@ -423,7 +405,7 @@ func (r *request) allowed(l Limits) error {
 	}
 	for i, m := range r.messages {
 		if (m.Role == "tool" || len(m.ToolCalls) > 0) && len(l.Tools) == 0 {
-			return invalid(fmt.Sprintf("%s[%d]", r.names.messages, i), "is of a tool, and this release allows no tools")
+			return invalid(r.place(i), "is of a tool, and this release allows no tools")
 		}
 	}
 	return nil
