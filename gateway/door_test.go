@@ -61,7 +61,9 @@ type channel struct {
 	got   []backends.ChatRequest
 	ended []error // the causes with which requests ended
 	taken int
-	done  int
+
+	embedded int // requests
+	done     int
 }
 
 func (c *catalog) Acquire(_ context.Context, name string) (gateway.Serving, error) {
@@ -141,6 +143,9 @@ func (s *serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(
 
 // Embed makes a vector of each text's length.
 func (s *serving) Embed(_ context.Context, req backends.EmbedRequest) (e backends.Embeddings, err error) {
+	s.mu.Lock()
+	s.embedded++
+	s.mu.Unlock()
 	for _, text := range req.Inputs {
 		e.Vectors = append(e.Vectors, []float32{float32(len(text)), 0.5})
 		e.PromptTokens += len(text)
