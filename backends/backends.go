@@ -44,7 +44,7 @@ var (
 //
 // Its methods may be called concurrently, from any state:
 //
-//	            Start            Chat, Embed                 Stop
+//	            Start            Chat, Embed, Count          Stop
 //	none        starts, waits    ErrNotRunning               then stopped
 //	loading     ErrStarted       wait                        aborts the start
 //	ready       ErrStarted       forward                     stops, interrupting requests
@@ -71,6 +71,10 @@ type Backend interface {
 	// not on what else is asked, by whomever. When ctx ends its cause is returned, and of other errors the same holds as
 	// for Chat.
 	Embed(ctx context.Context, req EmbedRequest) (Embeddings, error)
+
+	// Count returns how many tokens a model would read if it were asked so: the PromptTokens of that chat. Errors are those
+	// of Chat; a kind that can't tell returns ErrUnsupported.
+	Count(ctx context.Context, req ChatRequest) (int, error)
 
 	// Status never blocks.
 	Status() Status

@@ -116,8 +116,22 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 			req, how, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
-			a := &vectorAnswer{answerHTTP: to, style: how}
+			a := &oneAnswer[backends.Embeddings]{answerHTTP: to, body: how.vectors}
 			return a.finish(g.embed(r.Context(), req, a))
+		})
+	})
+}
+
+// counted is asked of how long a request is.
+func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, error), body func(tokens int) any) http.Handler {
+	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
+		var req *request
+		g.received(w, r, c, api, operationCount, func(body io.Reader) (_ *request, err error) {
+			req, err = decode(body)
+			return req, err
+		}, func(w http.ResponseWriter, to answerHTTP) error {
+			a := &oneAnswer[int]{answerHTTP: to, body: func(_ ServingInfo, tokens int, _ time.Duration) any { return body(tokens) }}
+			return a.finish(g.count(r.Context(), req, a))
 		})
 	})
 }
@@ -205,23 +219,23 @@ func (a *wholeAnswer) finish(err error) error {
 	return nil
 }
 
-// vectorAnswer sends embeddings.
-type vectorAnswer struct {
+// oneAnswer sends what is found out at once.
+type oneAnswer[T any] struct {
 	answerHTTP
-	style vectorStyle
-	got   backends.Embeddings
+	body func(info ServingInfo, got T, took time.Duration) any
+	got  T
 }
 
-func (a *vectorAnswer) take(e backends.Embeddings) { a.got = e }
+func (a *oneAnswer[T]) take(got T) { a.got = got }
 
 // finish is that of a wholeAnswer.
-func (a *vectorAnswer) finish(err error) error {
+func (a *oneAnswer[T]) finish(err error) error {
 	if err != nil {
 		writeError(a.w, a.api, err)
 		return err
 	}
 	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	writeJSON(a.w, http.StatusOK, a.style.vectors(a.meta.info, a.got, time.Since(a.meta.created)))
+	writeJSON(a.w, http.StatusOK, a.body(a.meta.info, a.got, time.Since(a.meta.created)))
 	return nil
 }
 

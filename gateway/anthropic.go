@@ -150,6 +150,15 @@ func decodeAnthropic(body io.Reader) (*request, style, error) {
 	return r, &anthropicAnswers{}, nil
 }
 
+// decodeAnthropicCount reads Anthropic's question how long a request is.
+func decodeAnthropicCount(body io.Reader) (*request, error) {
+	var b anthropicPrompt
+	if err := decode(body, &b); err != nil {
+		return nil, err
+	}
+	return b.request()
+}
+
 // request is what a model is to read, and may call.
 func (b *anthropicPrompt) request() (*request, error) {
 	if b.Model == "" {

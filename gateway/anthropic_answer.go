@@ -195,6 +195,12 @@ func (s *anthropicAnswers) end(_ meta, used backends.Usage) [][]byte {
 	}{"message_stop"})}
 }
 
+func anthropicCount(tokens int) any {
+	return struct {
+		InputTokens int `json:"input_tokens"`
+	}{tokens}
+}
+
 // headerAnthropic is what Anthropic's clients send with every request.
 const headerAnthropic = "anthropic-version"
 

@@ -136,6 +136,26 @@ func TestAnthropicTools(t *testing.T) {
 	}
 }
 
+// TestAnthropicCount: a request is counted with all that the release puts around it, and nobody answers it.
+func TestAnthropicCount(t *testing.T) {
+	chat := hello()
+	chat.limits.SystemPrompt = "Be brief."
+	d := open(t, map[string]*channel{"chat": chat, "quiet": {fail: backends.ErrUnsupported}, "private": hello()})
+	client := d.client("/apps/demo")
+	for model, want := range map[string]string{
+		"chat": `{"input_tokens":11}`, "quiet": `"error":{"type":"invalid_request_error","message":"model: not supported"}`, "private": `"permission_error"`,
+	} {
+		resp, body := d.postTo(client, "/v1/messages/count_tokens", `{"model":"`+model+`","messages":[{"role":"user","content":"hi"}]}`)
+		if !strings.Contains(body, want) || model == "chat" && resp.Header.Get("weighbridge-release") != release {
+			t.Errorf("POST of %s = %s %s, want %s", model, resp.Status, body, want)
+		}
+	}
+	d.stop()
+	if len(chat.got) != 0 || !strings.Contains(d.log.String(), `"method":"count_tokens"`) {
+		t.Errorf("the runtime was asked %+v; the log:\n%s", chat.got, d.log)
+	}
+}
+
 // TestAnthropicOutcomes: errors have Anthropic's types, and a stream that fails ends with one.
 func TestAnthropicOutcomes(t *testing.T) {
 	d := open(t, map[string]*channel{"chat": {chunks: []backends.Chunk{{Text: "Hello"}}, fail: backends.ErrInterrupted}, "quiet": {missing: io.EOF}, "private": hello()})

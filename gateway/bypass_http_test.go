@@ -72,6 +72,10 @@ func bypasses() []bypass {
 	top := place{"", "%s"}
 	options := place{"options.", `"options":{%s}`}
 	const tool = `"tools":[{"type":"function","function":{"name":"rm"}}]`
+	blocks := []place{
+		top, {"messages[0].", inHi}, {"messages[0].content[0].", block}, {"tools[0].", `"tools":[{"name":"rm",%s}]`},
+		{"system[0].", `"system":[{"type":"text","text":"x",%s}]`}, {"cache_control.", `"cache_control":{"type":"ephemeral",%s}`},
+	}
 	return []bypass{
 		{
 			"OpenAI's chat", "/v1/chat/completions", `"model":"chat"`, hi, []place{top, {"messages[0].", inHi}, {"messages[0].content[0].", block}, {"stream_options.", `"stream":true,"stream_options":{%s}`}},
@@ -108,8 +112,7 @@ func bypasses() []bypass {
 		{"Ollama's embed", "/api/embed", `"model":"chat"`, `"input":"hi"`, []place{top, options}, []string{"model", "input", "options", "truncate"}, []over{{`"dimensions":2`, "dimensions"}}, ollama},
 		{"Ollama's embeddings", "/api/embeddings", `"model":"chat"`, `"prompt":"hi"`, []place{top, options}, []string{"model", "prompt", "options"}, nil, ollama},
 		{
-			"Anthropic's messages", "/v1/messages", `"model":"chat","max_tokens":8`, hi, []place{top, {"messages[0].", inHi}, {"messages[0].content[0].", block}, {"metadata.", `"metadata":{%s}`},
-				{"tools[0].", `"tools":[{"name":"rm",%s}]`}, {"system[0].", `"system":[{"type":"text","text":"x",%s}]`}, {"cache_control.", `"cache_control":{"type":"ephemeral",%s}`}},
+			"Anthropic's messages", "/v1/messages", `"model":"chat","max_tokens":8`, hi, append(blocks, place{"metadata.", `"metadata":{%s}`}),
 			[]string{"model", "messages", "system", "max_tokens", "temperature", "top_p", "stop_sequences", "stream", "tools", "tool_choice", "thinking"},
 			[]over{
 				{`"temperature":0.6`, "temperature"}, {`"temperature":1.1`, "temperature"}, {`"top_p":0.6`, "top_p"}, {`"tools":[{"name":"rm","input_schema":{}}]`, "tools[0].name"},
@@ -122,6 +125,10 @@ func bypasses() []bypass {
 				{`"messages":[{"role":"user","content":[{"type":"text","text":"b","is_error":true}]}]`, "messages[0].content[0].is_error"},
 				{`"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"1","content":[{"type":"image"}]}]}]`, "messages[0].content[0].content[0].type"},
 			}, anthropic,
+		},
+		{
+			"Anthropic's counts", "/v1/messages/count_tokens", `"model":"chat"`, hi, blocks, []string{"model", "messages", "system", "tools", "tool_choice", "thinking"},
+			[]over{{`"max_tokens":1`, "max_tokens"}, {`"tools":[{"name":"rm","input_schema":{}}]`, "tools[0].name"}, {`"system":"Obey."`, "system"}}, anthropic,
 		},
 	}
 }
@@ -191,7 +198,7 @@ func TestBypass(t *testing.T) {
 	asked := func() int {
 		chat.mu.Lock()
 		defer chat.mu.Unlock()
-		return len(chat.got) + chat.embedded
+		return len(chat.got) + chat.embedded + chat.counted
 	}
 	count := 0
 	for _, b := range bypasses() {
@@ -225,8 +232,8 @@ func TestBypassAround(t *testing.T) {
 	d := open(t, map[string]*channel{"chat": chat})
 	client := d.client("/apps/demo")
 	for _, b := range bypasses() {
-		if strings.Contains(b.path, "embed") {
-			continue // which is asked nothing but texts
+		if strings.Contains(b.path, "embed") || strings.Contains(b.path, "count") {
+			continue // which is asked for no answer
 		}
 		body := "{" + b.model + "," + b.content + "}"
 		d.postTo(client, b.path, body)

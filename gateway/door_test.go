@@ -62,8 +62,8 @@ type channel struct {
 	ended []error // the causes with which requests ended
 	taken int
 
-	embedded int // requests
-	done     int
+	embedded, counted int // requests
+	done              int
 }
 
 func (c *catalog) Acquire(_ context.Context, name string) (gateway.Serving, error) {
@@ -151,6 +151,17 @@ func (s *serving) Embed(_ context.Context, req backends.EmbedRequest) (e backend
 		e.PromptTokens += len(text)
 	}
 	return e, s.fail
+}
+
+// Count makes a token of each byte.
+func (s *serving) Count(_ context.Context, req backends.ChatRequest) (n int, err error) {
+	s.mu.Lock()
+	s.counted++
+	s.mu.Unlock()
+	for _, m := range req.Messages {
+		n += len(m.Content)
+	}
+	return n, s.fail
 }
 
 func (s *serving) Done() {

@@ -54,6 +54,8 @@ type Serving interface {
 	Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error
 	// Embed is [backends.Backend.Embed] of the runtime.
 	Embed(ctx context.Context, req backends.EmbedRequest) (backends.Embeddings, error)
+	// Count is [backends.Backend.Count] of the runtime.
+	Count(ctx context.Context, req backends.ChatRequest) (int, error)
 	// Done gives the lease back. It is called once, when nothing more of the answer is needed.
 	Done()
 }

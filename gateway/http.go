@@ -23,6 +23,7 @@ func (g *Gateway) httpHandler() http.Handler {
 	mux.Handle("/v1/embeddings", g.embedded(openAI, decodeEmbed))
 	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, openAI, g.serveReceipt))
 	mux.Handle("/v1/messages", g.asked(anthropic, operationChat, decodeAnthropic))
+	mux.Handle("/v1/messages/count_tokens", g.counted(anthropic, decodeAnthropicCount, anthropicCount))
 	mux.Handle("/v1/messages/", g.unrouted(anthropic))
 	mux.Handle("/v1/models", bySender(g.listed(openAI, openAIModels), g.listed(anthropic, anthropicModels)))
 	mux.Handle("/v1/models/{model}", bySender(g.shown(openAI, openAIModel), g.shown(anthropic, anthropicModel)))

@@ -28,6 +28,7 @@ const (
 	operationChat  = "chat"
 	operationText  = "text_completion"
 	operationEmbed = "embeddings"
+	operationCount = "count_tokens"
 
 	provider = "weighbridge"
 )
@@ -80,10 +81,12 @@ func newMeters(m metric.Meter) (*meters, error) {
 
 // operation is what is asked for, in the words of the conventions.
 func (r *request) operation() string {
-	switch r.method {
-	case access.MethodGenerate:
+	switch {
+	case r.counts:
+		return operationCount
+	case r.method == access.MethodGenerate:
 		return operationText
-	case access.MethodEmbed:
+	case r.method == access.MethodEmbed:
 		return operationEmbed
 	default:
 		return operationChat

@@ -45,6 +45,7 @@ type request struct {
 	seed        *int64
 	stream      bool // whether the caller wants the answer in pieces
 	load        bool // nothing is asked but whether the channel answers
+	counts      bool // how long it is is asked, and no answer to it
 	wholeCalls  bool // what the model calls is wanted call by call, and with arguments that are an object
 
 	places []string // where the API has each of the messages; nil: one after the other
@@ -69,10 +70,10 @@ type answer interface {
 	send(backends.Chunk) error
 }
 
-// vectors is where embeddings go.
-type vectors interface {
+// taker is where what is found out at once goes: embeddings, or a count.
+type taker[T any] interface {
 	begin(ServingInfo)
-	take(backends.Embeddings)
+	take(T)
 }
 
 // admit turns a caller away whom no rule names, before anything of what it sends is read.
@@ -116,7 +117,7 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 const loaded = "load"
 
 // embed answers a request for embeddings.
-func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
+func (g *Gateway) embed(ctx context.Context, r *request, to taker[backends.Embeddings]) error {
 	suits := func(ServingInfo) error { return nil }
 	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
 		if err := r.receipt.Begin(v.o.info.by()); err != nil {
@@ -127,6 +128,28 @@ func (g *Gateway) embed(ctx context.Context, r *request, to vectors) error {
 		if err == nil {
 			v.o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
 			to.take(e)
+		}
+		return r.ended(ctx, err)
+	})
+}
+
+// count answers how many tokens a model would read of a request. It is charged nothing: no model reads it.
+func (g *Gateway) count(ctx context.Context, r *request, to taker[int]) error {
+	r.counts = true
+	var req backends.ChatRequest
+	suits := func(info ServingInfo) (err error) {
+		req, err = r.complete(info.Limits)
+		return err
+	}
+	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+		v.o.asked = false
+		if err := r.receipt.Begin(v.o.info.by()); err != nil {
+			return err
+		}
+		to.begin(v.o.info)
+		tokens, err := serving.Count(ctx, req)
+		if err == nil {
+			to.take(tokens)
 		}
 		return r.ended(ctx, err)
 	})
@@ -192,7 +215,7 @@ func (r *request) expected() access.Tokens {
 	}
 	t := access.Tokens{Prompt: int64(bytes/bytesPerToken) + 1, Completion: DefaultMaxTokens}
 	switch {
-	case r.method == access.MethodEmbed, r.load:
+	case r.method == access.MethodEmbed, r.load, r.counts:
 		t.Completion = 0
 	case r.maxTokens != nil:
 		t.Completion = min(max(*r.maxTokens, 0), maxMaxTokens)

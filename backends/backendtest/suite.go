@@ -49,6 +49,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Adapters", s.adapters)
 	t.Run("Tools", s.tools)
 	t.Run("Prompt", s.prompt)
+	t.Run("Count", s.count)
 	t.Run("Split", s.split)
 	t.Run("SplitBroken", s.splitBroken)
 	t.Run("Safetensors", s.safetensors)
@@ -165,6 +166,9 @@ func checkAnswersNothing(t *testing.T, b backends.Backend, want error) {
 	}
 	if _, err := b.Embed(t.Context(), backends.EmbedRequest{Inputs: []string{"hello"}}); !errors.Is(err, want) {
 		t.Errorf("Embed() = %v, want %v", err, want)
+	}
+	if _, err := b.Count(t.Context(), Question("hello")); !errors.Is(err, want) {
+		t.Errorf("Count() = %v, want %v", err, want)
 	}
 }
 

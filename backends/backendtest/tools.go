@@ -41,6 +41,7 @@ func (s Suite) tools(t *testing.T) {
 	if _, after := s.call(t, b, offering); after.Usage == nil || after.Usage.PromptTokens < last.Usage.PromptTokens+len("It is sunny.") {
 		t.Errorf("usage is %+v with the result, %+v before; want more", after.Usage, last.Usage)
 	}
+	s.checkCount(t, b, offering)
 	none := offering
 	none.Messages, none.ToolChoice = none.Messages[:1], backends.ToolsNone
 	checkAnswer(t, b, none, tinygguf.Caller.Sentence)

@@ -118,13 +118,7 @@ func messageOf(m backends.Message) message {
 
 // chat asks this launch of llama-server.
 func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
-	if l.embeds {
-		return fmt.Errorf("%w: this model makes embeddings, and does not chat", backends.ErrUnsupported)
-	}
-	if len(req.Tools) > 0 && !l.tools {
-		return fmt.Errorf("%w: this model is offered no tools", backends.ErrUnsupported)
-	}
-	body, err := encode(req)
+	body, err := l.chatBody(req)
 	if err != nil {
 		return err
 	}
@@ -133,6 +127,43 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 		path = "/v1/completions"
 	}
 	return l.post(ctx, path, body, func(c *call, answer io.Reader) error { return c.stream(ctx, answer, emit) })
+}
+
+// chatBody is a request to this launch, if it chats.
+func (l *launch) chatBody(req backends.ChatRequest) ([]byte, error) {
+	if l.embeds {
+		return nil, fmt.Errorf("%w: this model makes embeddings, and does not chat", backends.ErrUnsupported)
+	}
+	if len(req.Tools) > 0 && !l.tools {
+		return nil, fmt.Errorf("%w: this model is offered no tools", backends.ErrUnsupported)
+	}
+	return encode(req)
+}
+
+// count asks this launch of llama-server how long a conversation is.
+func (l *launch) count(ctx context.Context, req backends.ChatRequest) (tokens int, err error) {
+	if len(req.Messages) == 0 {
+		return 0, fmt.Errorf("%w: only conversations are counted", backends.ErrUnsupported)
+	}
+	body, err := l.chatBody(req)
+	if err != nil {
+		return 0, err
+	}
+	err = l.post(ctx, "/v1/chat/completions/input_tokens", body, func(c *call, answer io.Reader) error {
+		data, err := io.ReadAll(io.LimitReader(answer, maxError))
+		if err != nil {
+			return c.broken(ctx, err)
+		}
+		var counted struct {
+			Tokens int `json:"input_tokens"`
+		}
+		if err := json.Unmarshal(data, &counted); err != nil || counted.Tokens < 1 {
+			return errors.New("llama-server answered without a count")
+		}
+		tokens = counted.Tokens
+		return nil
+	})
+	return tokens, err
 }
 
 // post sends a request and has the answer read, unless it is an error.

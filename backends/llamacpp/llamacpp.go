@@ -111,6 +111,15 @@ func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	return s.sup.Do(ctx, func(l *launch) error { return l.chat(ctx, req, emit) })
 }
 
+// Count implements [backends.Backend].
+func (s *Server) Count(ctx context.Context, req backends.ChatRequest) (tokens int, err error) {
+	err = s.sup.Do(ctx, func(l *launch) (err error) {
+		tokens, err = l.count(ctx, req)
+		return err
+	})
+	return tokens, err
+}
+
 // Embed implements [backends.Backend].
 func (s *Server) Embed(ctx context.Context, req backends.EmbedRequest) (e backends.Embeddings, err error) {
 	err = s.sup.Do(ctx, func(l *launch) (err error) {

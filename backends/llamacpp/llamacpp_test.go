@@ -145,7 +145,7 @@ func TestPrivate(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/models/load", "/models/unload", "/models", "/lora-adapters", "/slots/0?action=erase", "/slots/0?action=restore", "/props", "/completion", "/infill",
-		"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/rerank", "/tokenize", "/apply-template", "/tools",
+		"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/rerank", "/tokenize", "/apply-template", "/tools", "/v1/chat/completions/input_tokens",
 	} {
 		resp, err := client.Post("http://llama"+path, "application/json", strings.NewReader(`[{"id":0,"scale":0}]`))
 		if err != nil {

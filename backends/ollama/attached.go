@@ -92,6 +92,11 @@ func (a *Attached) Stop(ctx context.Context) error {
 	return nil
 }
 
+// Count implements [backends.Backend]: Ollama does not tell.
+func (a *Attached) Count(ctx context.Context, _ backends.ChatRequest) (int, error) {
+	return 0, a.sup.Do(ctx, func(*attachment) error { return errUncounted })
+}
+
 // Chat implements [backends.Backend]. A caller that leaves has Ollama's connection closed.
 //
 // BUG(ollama): up to 0.17.4 at least, Ollama keeps a slot for ever if a connection is closed at the very moment at which a

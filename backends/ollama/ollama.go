@@ -118,6 +118,13 @@ func (s *Server) Chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	return s.sup.Do(ctx, func(l *launch) error { return l.chat(ctx, req, emit) })
 }
 
+// Count implements [backends.Backend]: Ollama does not tell.
+func (s *Server) Count(ctx context.Context, _ backends.ChatRequest) (int, error) {
+	return 0, s.sup.Do(ctx, func(*launch) error { return errUncounted })
+}
+
+var errUncounted = fmt.Errorf("%w: this model's runtime counts no tokens before it answers", backends.ErrUnsupported)
+
 // Embed implements [backends.Backend].
 func (s *Server) Embed(ctx context.Context, req backends.EmbedRequest) (e backends.Embeddings, err error) {
 	err = s.sup.Do(ctx, func(l *launch) (err error) {

@@ -37,6 +37,10 @@ func (echo) Embed(context.Context, backends.EmbedRequest) (backends.Embeddings, 
 	return backends.Embeddings{}, backends.ErrUnsupported
 }
 
+func (echo) Count(context.Context, backends.ChatRequest) (int, error) {
+	return 0, backends.ErrUnsupported
+}
+
 func (echo) Info() gateway.ServingInfo {
 	return gateway.ServingInfo{Channel: "chat", Release: "sha256:11", Weights: "sha256:22", Level: "sealed"}
 }

@@ -336,6 +336,11 @@ func (s *Serving) Enter(ctx context.Context, caller string) (leave func(), err e
 	return s.running.turns.Enter(ctx, caller)
 }
 
+// Count has the runtime count tokens; see [backends.Backend].
+func (s *Serving) Count(ctx context.Context, req backends.ChatRequest) (int, error) {
+	return s.running.backend.Count(ctx, req)
+}
+
 // Chat asks the runtime; see [backends.Backend].
 func (s *Serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) error {
 	return s.running.backend.Chat(ctx, req, emit)

@@ -83,6 +83,10 @@ func (a *actor) Embed(context.Context, backends.EmbedRequest) (backends.Embeddin
 	return backends.Embeddings{}, backends.ErrNotRunning
 }
 
+func (a *actor) Count(context.Context, backends.ChatRequest) (int, error) {
+	return 0, backends.ErrNotRunning
+}
+
 func (a *actor) Status() backends.Status {
 	if a.weaker.Load() {
 		return backends.Status{State: a.state.Load().(backends.State), Level: seal.Sealed, Sandbox: backends.Sandbox{Level: backends.SandboxNone}}
