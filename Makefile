@@ -21,8 +21,9 @@ build: ## bin/weighbridge, and bin/conformance for the public OMS conformance su
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.revision=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/weighbridge ./cmd/weighbridge
 	CGO_ENABLED=0 go build -trimpath -o bin/conformance ./cmd/conformance
 
-parts: ## fetch and build llama-server, Ollama and the model_signing tool into the cache
+parts: ## fetch and build llama-server, Ollama and the model_signing tool, and install clients, into the cache
 	@$(PARTS) llama-server >/dev/null && $(PARTS) ollama >/dev/null && $(PARTS) model-signing >/dev/null
+	@$(PARTS) python-clients >/dev/null && $(PARTS) node-clients >/dev/null
 
 gemma: ## fetch the Gemma 3 270M weights into the cache; their terms are shown and accepted
 	@$(PARTS) gemma --accept-terms
