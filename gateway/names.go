@@ -7,6 +7,14 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
+// names are how an API spells what a request may hold, for what is said of it.
+type names struct {
+	messages, prompt, inputs, tools, toolChoice, maxTokens, temperature, topP, stop string
+
+	system               string // where it has a place of its own, beside the messages
+	toolName, toolSchema string // of a tool
+}
+
 // content is where the API has what a model is to read.
 func (r *request) content() string {
 	switch r.method {

@@ -55,6 +55,7 @@ func TestReadme(t *testing.T) {
 	}
 	for _, want := range []string{
 		"weighbridge.inference.v1.Inference", "inference.GRPCInferenceService", "data: [DONE]", `"finishReason"`,
+		`"done_reason":"stop"`, `"stop_reason":"end_turn"`, `"input_tokens":`, // of Ollama's API and Anthropic's
 		`"modelVersion"`, `"SERVING"`, `"content":"I am version A.`, // of the Open Inference Protocol, health, and the proxy
 	} {
 		if !strings.Contains(string(out), want) {
