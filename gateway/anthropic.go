@@ -231,8 +231,16 @@ func (m anthropicMessage) add(r *request, place string) error {
 	if m.Content == nil {
 		return invalid(place+".content", "is required")
 	}
-	turn := backends.Message{Role: m.Role, Content: m.Content.text}
+	turn := backends.Message{Role: m.Role}
+	var text strings.Builder // of turn
+	text.WriteString(m.Content.text)
 	empty := m.Content.blocks != nil // nothing of the turn has come
+	flush := func() {
+		turn.Content = text.String()
+		r.add(place, turn)
+		turn, empty = backends.Message{Role: m.Role}, true
+		text.Reset()
+	}
 	for i, b := range m.Content.blocks {
 		at := fmt.Sprintf("%s.content[%d]", place, i)
 		switch {
@@ -248,20 +256,20 @@ func (m anthropicMessage) add(r *request, place string) error {
 				return err
 			}
 			if !empty {
-				r.add(place, turn)
+				flush()
 			}
 			r.add(at, result)
-			turn, empty = backends.Message{Role: m.Role}, true
 		default:
-			text, err := b.plain(at+".", m.Role)
+			part, err := b.plain(at+".", m.Role)
 			if err != nil {
 				return err
 			}
-			turn.Content, empty = turn.Content+text, false
+			text.WriteString(part)
+			empty = false
 		}
 	}
 	if !empty || len(m.Content.blocks) == 0 {
-		r.add(place, turn)
+		flush()
 	}
 	return nil
 }

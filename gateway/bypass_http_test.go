@@ -103,6 +103,8 @@ func bypasses() []bypass {
 				{`"messages":[{"role":"user","content":"x","tool_name":"rm"}]`, "messages[0].tool_name"}, {`"messages":[{"role":"user","content":"hi","images":["aGk="]}]`, "messages[0].images"},
 				{`"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"rm","arguments":"{}"}}]}]`, "messages[0].tool_calls[0].function.arguments"},
 				{`"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":{}}}]}]`, "messages[0].tool_calls[0].function.name"},
+				{`"messages":[{"role":"assistant","tool_calls":[` + strings.Repeat(`{"function":{"name":"rm"}},`, 1024) + `{"function":{"name":"rm"}}]}]`, "messages[0].tool_calls"},
+				{`"messages":[` + strings.Repeat(`{"role":"user"},`, 2048) + `{"role":"user"}]`, "messages"},
 			}, ollama,
 		},
 		{

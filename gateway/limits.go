@@ -17,6 +17,8 @@ const (
 	// embeddings, as OpenAI's API does.
 	maxTools  = 128
 	maxInputs = 2048
+	// maxOpenCalls bounds the calls among which a result's own is looked for, where it does not say which it is.
+	maxOpenCalls = 1024
 	// maxAnswer bounds an answer that is collected before it is sent; 4 bytes a token is usual.
 	maxAnswer = 16 << 20
 	// maxName bounds what goes into every log line: an x-request-id, and the name of a channel.

@@ -147,6 +147,9 @@ func decodeOllamaChat(body io.Reader) (*request, style, error) {
 
 // ollamaMessages are turns as runtimes take them. Where calls have no id they get one, so that results can be told apart.
 func ollamaMessages(turns []ollamaMessage) (all []backends.Message, err error) {
+	if len(turns) > maxMessages {
+		return nil, invalid("messages", "must hold at most %d messages", maxMessages)
+	}
 	var open []backends.ToolCall // that have no result yet
 	for i, m := range turns {
 		field := fmt.Sprintf("messages[%d].", i)
@@ -166,7 +169,9 @@ func ollamaMessages(turns []ollamaMessage) (all []backends.Message, err error) {
 			}
 			out.ToolCalls = append(out.ToolCalls, call)
 		}
-		open = append(open, out.ToolCalls...)
+		if open = append(open, out.ToolCalls...); len(open) > maxOpenCalls {
+			return nil, invalid(field+"tool_calls", "must leave at most %d calls without a result", maxOpenCalls)
+		}
 		if m.Role != "tool" && m.ToolName != "" {
 			return nil, invalid(field+"tool_name", "is for role tool")
 		}

@@ -109,7 +109,7 @@ func TestClients(t *testing.T) {
 			release = serves["release"].(string)
 		}
 	}
-	environment := g.environment(release)
+	environment := append(g.environment(release), "CLIENTS="+node)
 	for _, session := range [][]string{
 		{python, "testdata/clients/session_openai.py"}, {python, "testdata/clients/session_anthropic.py"}, {python, "testdata/clients/session_ollama.py"},
 		{filepath.Join(node, "node"), "testdata/clients/session_openai.mjs"},
@@ -118,7 +118,7 @@ func TestClients(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, session[0], session[1:]...)
-			cmd.Env = append(environment, "CLIENTS="+node)
+			cmd.Env = environment
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
