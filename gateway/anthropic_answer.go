@@ -201,8 +201,10 @@ func anthropicCount(tokens int) any {
 	}{tokens}
 }
 
-// headerAnthropic is what Anthropic's clients send with every request.
-const headerAnthropic = "anthropic-version"
+const (
+	headerAnthropic   = "anthropic-version" // of every request by Anthropic's clients
+	headerAnthropicID = "request-id"        // by which they know x-request-id
+)
 
 // bySender answers Anthropic's clients in their shape where another API has the same path.
 func bySender(others, anthropic http.Handler) http.Handler {

@@ -36,7 +36,7 @@ func TestAnthropicWhole(t *testing.T) {
 	checkNamed(t, resp.Header)
 	const want = `{"id":"msg_abc","type":"message","role":"assistant","model":"chat","content":[{"type":"text","text":"Hello, world."}],"stop_reason":"end_turn",` +
 		`"stop_sequence":null,"usage":{"input_tokens":7,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":3}}`
-	if body, _ := io.ReadAll(resp.Body); strings.TrimSpace(string(body)) != want {
+	if body, _ := io.ReadAll(resp.Body); strings.TrimSpace(string(body)) != want || resp.Header.Get("request-id") != "abc" {
 		t.Errorf("POST = %s %s, want %s", resp.Status, body, want)
 	}
 	temperature, topP := 1.0, 0.9

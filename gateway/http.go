@@ -46,6 +46,9 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := call{protocol: protocolHTTP, id: requestID(r.Header.Get(headerRequestID))}
 		w.Header().Set(headerRequestID, c.id)
+		if r.Header.Get(headerAnthropic) != "" {
+			w.Header().Set(headerAnthropicID, c.id)
+		}
 		err := g.identifyHTTP(w, r, &c)
 		if err == nil {
 			err = g.admit(c)

@@ -17,6 +17,7 @@ raw = client.messages.with_raw_response.create(
 )
 assert raw.headers["weighbridge-release"] == release
 said = raw.parse()
+assert said.id == "msg_" + said._request_id
 assert said.content[0].text == answer and said.stop_reason == "end_turn" and said.role == "assistant", said
 assert client.messages.create(model="chat", max_tokens=1, messages=question).stop_reason == "max_tokens"
 
