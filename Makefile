@@ -34,7 +34,7 @@ generate: ## regenerate the code of proto/ and the assembly of the hash lanes
 fuzz: ## each fuzz target for 20 seconds
 	@.ci/fuzz 20s
 
-bench: bench-hash bench-load bench-decide bench-swap ## all benchmarks, one after the other; each ends with its figures
+bench: bench-hash bench-load bench-decide bench-swap bench-overhead ## all benchmarks, one after the other; each ends with its figures
 
 bench-hash: build ## hash, read and seal weights beside crypto/sha256, openssl, sha256sum, b3sum and model_signing; ROUNDS=n
 	@go run ./benchmarks/hash -results benchmarks/results
@@ -48,4 +48,7 @@ bench-decide: ## the decision over the statements of years; ROUNDS=n
 bench-swap: build parts ## latency under load while releases are swapped and rolled back; ROUNDS=n
 	@go run ./benchmarks/swap -results benchmarks/results
 
-.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide bench-swap
+bench-overhead: build parts ## what the gateway adds to its model server, beside a bare proxy and nginx; ROUNDS=n
+	@go run ./benchmarks/overhead -results benchmarks/results
+
+.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide bench-swap bench-overhead

@@ -9,40 +9,56 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 
 	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
-// A Caller asks the gateway over HTTPS, on connections that stay open: one, or as many as it has requests at once.
+// A Caller asks over HTTP or HTTPS, on connections that stay open: one, or as many as it has requests at once.
 type Caller struct {
-	id     *identity.Source
+	id     *identity.Source // nil: it has none
 	client *http.Client
 	url    string
 }
 
 // Caller returns one with an identity that the gateway itself issues.
 func (g *Gateway) Caller(ctx context.Context) (*Caller, error) {
-	listens, err := g.Await(ctx, MsgListens)
+	address, err := g.Address(ctx, "http")
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.Open(ctx, identity.Config{WorkloadAPI: "unix://" + g.site.Path(spiffeSocket)})
+	id, err := g.Identity(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("get an identity from the gateway: %w", err)
+		return nil, err
 	}
-	transport := &http.Transport{
-		TLSClientConfig:     id.ClientTLS(tlsconfig.AuthorizeMemberOf(id.TrustDomain())),
-		MaxIdleConnsPerHost: 64, // more than are ever used
-	}
-	return &Caller{id: id, client: &http.Client{Transport: transport}, url: fmt.Sprintf("https://%v/v1/chat/completions", listens.Attrs["http"])}, nil
+	transport := &http.Transport{TLSClientConfig: id.ClientTLS(tlsconfig.AuthorizeMemberOf(id.TrustDomain()))}
+	c := NewCaller("https://"+address, transport)
+	c.id = id
+	return c, nil
+}
+
+const (
+	// maxIdle is more connections than are ever used.
+	maxIdle = 64
+
+	// IdleLimit is how long a connection to llama-server may stay unused: it closes them after five seconds, without a word.
+	IdleLimit = 2 * time.Second
+)
+
+// NewCaller returns one that asks whatever answers at a URL, with the key of llama-server.
+func NewCaller(url string, transport *http.Transport) *Caller {
+	transport.MaxIdleConnsPerHost, transport.IdleConnTimeout = maxIdle, IdleLimit
+	return &Caller{client: &http.Client{Transport: transport}, url: url + "/v1/chat/completions"}
 }
 
 // Close lets its connections and its identity go.
 func (c *Caller) Close() {
 	c.client.CloseIdleConnections()
-	c.id.Close()
+	if c.id != nil {
+		c.id.Close()
+	}
 }
 
 // A Question is what a caller asks.
@@ -70,7 +86,7 @@ func (c *Caller) Ask(ctx context.Context, q Question) (Answer, error) {
 }
 
 func (c *Caller) ask(ctx context.Context, q Question) (Answer, error) {
-	ask := map[string]any{"model": channel, "stream": q.Stream, "messages": []map[string]string{{"role": "user", "content": q.Text}}}
+	ask := map[string]any{"model": Channel, "stream": q.Stream, "messages": []map[string]string{{"role": "user", "content": q.Text}}}
 	if q.MaxTokens > 0 {
 		ask["max_tokens"] = q.MaxTokens
 	}
@@ -83,6 +99,7 @@ func (c *Caller) ask(ctx context.Context, q Question) (Answer, error) {
 		return Answer{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+apiKey) // which a gateway does not look at
 	res, err := c.client.Do(req)
 	if err != nil {
 		return Answer{}, err

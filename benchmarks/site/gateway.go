@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
 // Log messages of the gateway that are waited for. Waiting for a line has no latency of its own, as asking would.
@@ -62,6 +64,24 @@ func (g *Gateway) Await(ctx context.Context, msg string) (Event, error) {
 	}
 }
 
+// Address returns where a door is, such as "http" or "grpc".
+func (g *Gateway) Address(ctx context.Context, door string) (string, error) {
+	listens, err := g.Await(ctx, MsgListens)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(listens.Attrs[door]), nil
+}
+
+// Identity returns one of a caller, which the gateway itself issues.
+func (g *Gateway) Identity(ctx context.Context) (*identity.Source, error) {
+	id, err := identity.Open(ctx, identity.Config{WorkloadAPI: "unix://" + g.site.Path(spiffeSocket)})
+	if err != nil {
+		return nil, fmt.Errorf("get an identity from the gateway: %w", err)
+	}
+	return id, nil
+}
+
 // Forget has Await wait for what the gateway logs from now on.
 func (g *Gateway) Forget() { g.log.forget() }
 
@@ -92,7 +112,7 @@ func (g *Gateway) Learn() error {
 	if g.site.RuntimeArgs, err = commandLine(pids[0]); err != nil {
 		return err
 	}
-	if err := g.site.write(keyFile, "a key that nobody uses\n"); err != nil {
+	if err := g.site.write(keyFile, apiKey+"\n"); err != nil {
 		return fmt.Errorf("write key of llama-server: %w", err)
 	}
 	return nil

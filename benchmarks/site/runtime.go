@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 )
 
@@ -53,6 +54,9 @@ func (s *Site) StartPlain(ctx context.Context, model, mode string) (_ *Plain, to
 	}
 	return p, time.Since(p.Begun), nil
 }
+
+// Socket is where it answers.
+func (p *Plain) Socket() string { return filepath.Join(p.dir.Name(), llamaSocket) }
 
 // Stop ends the server and lets its directory go, which goes with the site.
 func (p *Plain) Stop() {

@@ -71,7 +71,10 @@ const (
 	keyFile      = "api-key"
 	spiffeSocket = "spiffe.sock"
 	trustDomain  = "bench.example"
-	channel      = "chat"
+	apiKey       = "a-key-that-is-no-secret" // of a llama-server that the gateway did not start
+
+	// Channel is the only one of a site.
+	Channel = "chat"
 )
 
 const policyText = `apiVersion: weighbridge/v1
@@ -109,7 +112,7 @@ weights: {path: ./%[1]s, signature: ./%[1]s.sig}
 runtime: {kind: llamacpp, args: {%[2]s}}
 behaviour:
   sampling: {temperature: {default: 0.2, max: 1.0}, topP: {default: 0.9, max: 1.0}}
-  output: {maxTokens: 64}
+  output: {maxTokens: 256}
 `
 
 const configText = `listen: {grpc: 127.0.0.1:0, http: 127.0.0.1:0, control: "unix:./control.sock", metrics: 127.0.0.1:0}
@@ -123,7 +126,7 @@ weights: [./` + models + `]
 runtimes: {llamacpp: {command: %q}}
 channels: {chat: {}}
 memory: %dMiB
-access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + channel + `], methods: [chat, models]}]
+access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + Channel + `], methods: [chat, models]}]
 `
 
 // Config says what a site is for. All of it is required.
@@ -186,7 +189,7 @@ func (s *Site) Release(ctx context.Context, model, args string) (string, error) 
 		return "", err
 	}
 	for _, key := range []string{"alice.key", "bob.key"} {
-		if _, err := s.Says(ctx, "release", "approve", release, "--channel", channel, "--key", key, "--statements", statements); err != nil {
+		if _, err := s.Says(ctx, "release", "approve", release, "--channel", Channel, "--key", key, "--statements", statements); err != nil {
 			return "", err
 		}
 	}
@@ -205,7 +208,7 @@ func (s *Site) Rollback(ctx context.Context, release string, epoch int) (string,
 
 func (s *Site) sign(ctx context.Context, epoch int, act ...string) (string, error) {
 	file := filepath.Join(signed, strconv.Itoa(epoch)+".json")
-	_, err := s.Says(ctx, append(append([]string{"release"}, act...), "--channel", channel, "--epoch", strconv.Itoa(epoch), "--out", file)...)
+	_, err := s.Says(ctx, append(append([]string{"release"}, act...), "--channel", Channel, "--epoch", strconv.Itoa(epoch), "--out", file)...)
 	return file, err
 }
 
