@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
-	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,9 +16,6 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/process"
 )
-
-// baseURL names a host because HTTP wants one; the dialer ignores it.
-const baseURL = "http://llama-server"
 
 // A chatRequest is everything that llama-server is ever asked. Its other fields, some of which switch adapters or
 // replace the template, can't be written here.
@@ -169,21 +164,22 @@ func (l *launch) count(ctx context.Context, req backends.ChatRequest) (tokens in
 // post sends a request and has the answer read, unless it is an error.
 func (l *launch) post(ctx context.Context, path string, body []byte, read func(*call, io.Reader) error) error {
 	c := &call{launch: l}
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.reached.Store(true) }})
-	// Ending this context closes the connection, which is how llama-server learns to stop and frees the slot.
-	inner, cancel := context.WithCancel(traced)
-	defer cancel()
-	r, err := http.NewRequestWithContext(inner, http.MethodPost, baseURL+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, baseURL+path, bytes.NewReader(body))
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer "+l.key)
-	resp, err := l.client.Do(r)
+	conn, err := l.connect(ctx)
 	if err != nil {
 		return c.broken(ctx, err)
 	}
-	defer resp.Body.Close()
+	defer conn.Close()
+	c.reached = true
+	resp, err := conn.ask(r) //nolint:bodyclose // the connection is closed: closing the body would read on to its end
+	if err != nil {
+		return c.broken(ctx, err)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return c.refusal(ctx, resp)
 	}
@@ -193,7 +189,7 @@ func (l *launch) post(ctx context.Context, path string, body []byte, read func(*
 // A call is one request to llama-server.
 type call struct {
 	launch  *launch
-	reached atomic.Bool // connected: llama-server may have seen the request
+	reached bool // connected: llama-server may have seen the request
 }
 
 // broken says what a connection that ended too early means: the caller went away, or the runtime did, before or after
@@ -202,7 +198,7 @@ func (c *call) broken(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case !c.reached.Load():
+	case !c.reached:
 		return fmt.Errorf("%w: %w", process.ErrNotReached, err)
 	default:
 		return fmt.Errorf("%w: %w", backends.ErrInterrupted, err)

@@ -5,11 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
@@ -95,7 +93,6 @@ type launch struct {
 	proc   *process.Process
 	dir    *os.File // held open, so that the socket is reached however long its path is
 	key    string
-	client *http.Client
 	embeds bool // and does not chat
 	tools  bool // may be offered
 
@@ -151,45 +148,7 @@ func (p *parts) launch(cfg Config) (_ *launch, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.client = &http.Client{
-		Transport: &http.Transport{
-			DialContext:        l.dial,
-			DisableKeepAlives:  true, // a connection of its own ends a request's work when it is closed
-			DisableCompression: true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 	return l, nil
-}
-
-// dial connects to the socket. A full queue of connections, which llama-server keeps short, is waited for.
-func (l *launch) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	raw, err := l.dir.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("reach private directory: %w", err)
-	}
-	again := time.NewTicker(dialInterval)
-	defer again.Stop()
-	for {
-		var conn net.Conn
-		var dialErr error
-		// Control keeps the descriptor from being closed meanwhile, whose number could then be another directory's.
-		err := raw.Control(func(fd uintptr) {
-			var d net.Dialer
-			conn, dialErr = d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", fd, socketName))
-		})
-		if err != nil {
-			return nil, fmt.Errorf("reach private directory: %w", err)
-		}
-		if !errors.Is(dialErr, syscall.EAGAIN) {
-			return conn, dialErr
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 }
 
 // Ready implements [process.Instance].
@@ -225,11 +184,15 @@ func (l *launch) healthy(ctx context.Context) bool {
 	if err != nil {
 		panic("llamacpp: internal error: " + err.Error())
 	}
-	resp, err := l.client.Do(req)
+	conn, err := l.connect(ctx)
 	if err != nil {
 		return false // no socket yet
 	}
-	resp.Body.Close()
+	defer conn.Close()
+	resp, err := conn.ask(req) //nolint:bodyclose // the connection is closed
+	if err != nil {
+		return false
+	}
 	return resp.StatusCode == http.StatusOK // 503 while it loads
 }
 

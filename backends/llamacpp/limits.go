@@ -23,6 +23,7 @@ const (
 	embedGroup = 16                     // texts embedded by one request to the runtime
 	maxVectors = embedGroup * (1 << 20) // bytes of its answer: vectors of 40,000 numbers
 
-	maxEvent = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
-	maxError = 64 << 10 // bytes of an answer that is an error
+	maxHeader = 64 << 10 // bytes of the header of an answer
+	maxEvent  = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
+	maxError  = 64 << 10 // bytes of an answer that is an error
 )
