@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -49,6 +51,32 @@ type meters struct {
 	active   metric.Int64UpDownCounter
 	waiting  metric.Int64UpDownCounter
 	refused  metric.Int64Counter
+
+	known sync.Map // of labelKey, to *labels
+}
+
+// A labelKey is what a measurement is counted under. There are few: all of it is ours, and nothing a caller's.
+type labelKey struct{ operation, channel, failure string }
+
+// labels are the attributes of a labelKey, made once: to sort and hash them costs more than to count.
+type labels struct{ all, input, output []metric.RecordOption }
+
+func (m *meters) labels(k labelKey) *labels {
+	if l, ok := m.known.Load(k); ok {
+		return l.(*labels) //nolint:forcetypeassert // there are no others
+	}
+	attrs := []attribute.KeyValue{attrOperation.String(k.operation), attrProvider.String(provider)}
+	if k.channel != "" {
+		attrs = append(attrs, attrModel.String(k.channel))
+	}
+	if k.failure != "" {
+		attrs = append(attrs, attrErrorType.String(k.failure))
+	}
+	with := func(more ...attribute.KeyValue) []metric.RecordOption {
+		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(slices.Concat(attrs, more)...))}
+	}
+	l, _ := m.known.LoadOrStore(k, &labels{with(), with(attrTokenType.String("input")), with(attrTokenType.String("output"))})
+	return l.(*labels) //nolint:forcetypeassert // there are no others
 }
 
 func newMeters(m metric.Meter) (*meters, error) {
@@ -118,9 +146,19 @@ type observation struct {
 }
 
 func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
-	ctx, span := g.tracer.Start(ctx, r.operation(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+	ctx, span := g.tracer.Start(ctx, r.operation(), trace.WithSpanKind(trace.SpanKindServer))
+	if span.IsRecording() {
+		r.describe(span)
+	}
+	g.meters.active.Add(ctx, 1)
+	return ctx, &observation{g: g, span: span, r: r, start: time.Now()}
+}
+
+// describe says what is asked.
+func (r *request) describe(span trace.Span) {
+	span.SetAttributes(
 		attrOperation.String(r.operation()), attrProvider.String(provider), attribute.Bool("gen_ai.request.stream", r.stream),
-		attribute.String("weighbridge.caller", r.caller.String()), attribute.String("weighbridge.request.id", r.id)))
+		attribute.String("weighbridge.caller", r.caller.String()), attribute.String("weighbridge.request.id", r.id))
 	if r.maxTokens != nil {
 		span.SetAttributes(attribute.Int64("gen_ai.request.max_tokens", *r.maxTokens))
 	}
@@ -130,14 +168,15 @@ func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *ob
 	if r.topP != nil {
 		span.SetAttributes(attribute.Float64("gen_ai.request.top_p", *r.topP))
 	}
-	g.meters.active.Add(ctx, 1)
-	return ctx, &observation{g: g, span: span, r: r, start: time.Now()}
 }
 
 // serving notes who answers. Only from here on the channel is a name of ours: before, it is a caller's text, which must
 // not become a label or the name of a span.
 func (o *observation) serving(info ServingInfo) {
 	o.info = info
+	if !o.span.IsRecording() {
+		return
+	}
 	o.span.SetName(o.r.operation() + " " + info.Channel)
 	o.span.SetAttributes(attrModel.String(info.Channel), attribute.String("gen_ai.response.model", info.Channel),
 		attribute.String("weighbridge.release", info.Release), attribute.String("weighbridge.weights", info.Weights),
@@ -178,39 +217,47 @@ func (o *observation) end(ctx context.Context, err error) {
 	ctx = context.WithoutCancel(ctx)
 	out := outcomeOf(err)
 	m := o.g.meters
-	labels := []attribute.KeyValue{attrOperation.String(o.r.operation()), attrProvider.String(provider)}
-	if o.info.Channel != "" {
-		labels = append(labels, attrModel.String(o.info.Channel))
+	of := m.labels(labelKey{o.r.operation(), o.info.Channel, ""})
+	if !o.first.IsZero() {
+		m.first.Record(ctx, o.first.Sub(o.start).Seconds(), of.all...)
 	}
+	if o.usage != nil {
+		in, outTokens := o.usage.PromptTokens, o.usage.CompletionTokens
+		m.tokens.Record(ctx, int64(in), of.input...)
+		m.tokens.Record(ctx, int64(outTokens), of.output...)
+		if outTokens > 1 {
+			m.perToken.Record(ctx, end.Sub(o.first).Seconds()/float64(outTokens-1), of.all...)
+		}
+	}
+	if out.code != "" {
+		of = m.labels(labelKey{o.r.operation(), o.info.Channel, out.code})
+	}
+	if rule, limit, ok := limitOf(err); ok {
+		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
+	}
+	m.duration.Record(ctx, end.Sub(o.start).Seconds(), of.all...)
+	m.active.Add(ctx, -1)
+	if o.span.IsRecording() {
+		o.conclude(out)
+	}
+	o.log(ctx, out, err, end)
+}
+
+// conclude says in the span what became of the request.
+func (o *observation) conclude(out outcome) {
 	if out.code != "" {
 		o.span.SetStatus(codes.Error, out.code)
 		o.span.SetAttributes(attrErrorType.String(out.code))
 	}
 	if !o.first.IsZero() {
-		m.first.Record(ctx, o.first.Sub(o.start).Seconds(), metric.WithAttributes(labels...))
 		o.span.SetAttributes(attribute.Float64("gen_ai.response.time_to_first_chunk", o.first.Sub(o.start).Seconds()))
 	}
 	if o.usage != nil {
-		in, outTokens := o.usage.PromptTokens, o.usage.CompletionTokens
-		m.tokens.Record(ctx, int64(in), metric.WithAttributes(append(labels, attrTokenType.String("input"))...))
-		m.tokens.Record(ctx, int64(outTokens), metric.WithAttributes(append(labels, attrTokenType.String("output"))...))
-		if outTokens > 1 {
-			m.perToken.Record(ctx, end.Sub(o.first).Seconds()/float64(outTokens-1), metric.WithAttributes(labels...))
-		}
-		o.span.SetAttributes(attribute.Int("gen_ai.usage.input_tokens", in), attribute.Int("gen_ai.usage.output_tokens", outTokens))
+		o.span.SetAttributes(attribute.Int("gen_ai.usage.input_tokens", o.usage.PromptTokens), attribute.Int("gen_ai.usage.output_tokens", o.usage.CompletionTokens))
 	}
 	if o.finish != "" {
 		o.span.SetAttributes(attribute.StringSlice("gen_ai.response.finish_reasons", []string{o.finish}))
 	}
-	if out.code != "" {
-		labels = append(labels, attrErrorType.String(out.code))
-	}
-	if rule, limit, ok := limitOf(err); ok {
-		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
-	}
-	m.duration.Record(ctx, end.Sub(o.start).Seconds(), metric.WithAttributes(labels...))
-	m.active.Add(ctx, -1)
-	o.log(ctx, out, err, end)
 }
 
 // log writes the access log: one line for each request.
