@@ -285,10 +285,7 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 			continue // an empty line between events, or a comment that keeps the connection alive
 		}
 		if string(data) == "[DONE]" {
-			if last.FinishReason == "" || last.Usage == nil {
-				return errors.New("llama-server ended an answer without its reason or usage")
-			}
-			return emit(last)
+			return errors.New("llama-server ended an answer without its reason or usage")
 		}
 		var e event
 		if err := json.Unmarshal(data, &e); err != nil {
@@ -315,6 +312,9 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 					return err
 				}
 			}
+		}
+		if last.FinishReason != "" && last.Usage != nil {
+			return emit(last) // [DONE] is yet to come, and would say no more
 		}
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
