@@ -252,6 +252,7 @@ func (a *streamAnswer) send(c backends.Chunk) error {
 	if c.Usage != nil {
 		a.used = *c.Usage
 	}
+	var frames [][]byte
 	if !a.started {
 		a.started = true
 		h := a.w.Header()
@@ -259,11 +260,9 @@ func (a *streamAnswer) send(c backends.Chunk) error {
 		h.Set("Cache-Control", "no-cache")
 		h.Set("X-Accel-Buffering", "no") // else nginx keeps events back
 		a.w.WriteHeader(http.StatusOK)
-		if err := a.frames(a.style.begin(a.meta)); err != nil {
-			return err
-		}
+		frames = a.style.begin(a.meta)
 	}
-	return a.frames(a.style.piece(a.meta, c))
+	return a.frames(append(frames, a.style.piece(a.meta, c)...))
 }
 
 // frames writes frames and sees them off, within a time: a caller who reads nothing must not hold a runtime.
