@@ -22,9 +22,9 @@ const (
 	// idleConnections are open at once, each with a caller's certificate.
 	idleConnections = 10_000
 
-	// waiting is on how many of them a stream was asked for whose answer has not begun: as many as the gateway has under
-	// way at once.
-	waiting = gateway.DefaultInFlight
+	// waiting is on how many of them a stream was asked for whose answer has not begun: as many as the gateway lets one caller
+	// have under way at once.
+	waiting = gateway.DefaultInFlight / 2
 
 	// handshakes are made at once.
 	handshakes = 16

@@ -126,7 +126,7 @@ weights: [./` + models + `]
 runtimes: {llamacpp: {command: %q}}
 channels: {chat: {}}
 memory: %dMiB
-access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + Channel + `], methods: [chat, models]}]
+access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + Channel + `], methods: [chat, models], limits: {rate: 10000/s, concurrent: 512}}]
 `
 
 // Config says what a site is for. All of it is required.
