@@ -37,7 +37,7 @@ type parts struct {
 }
 
 // prepare checks what it is given and takes descriptors of its own. On error nothing is left open.
-func prepare(ctx context.Context, command string, w *seal.Weights, spec backends.Spec) (p parts, err error) {
+func prepare(ctx context.Context, programs *seal.Programs, command string, w *seal.Weights, spec backends.Spec) (p parts, err error) {
 	if !w.Valid() {
 		return parts{}, errors.New("weights are not sealed: only verified weights are served")
 	}
@@ -73,7 +73,7 @@ func prepare(ctx context.Context, command string, w *seal.Weights, spec backends
 	if err != nil {
 		return p, fmt.Errorf("find llama-server: %w", err)
 	}
-	p.binary, p.build, err = seal.Executable(ctx, binary, spec.Build)
+	p.binary, p.build, err = programs.Executable(ctx, binary, spec.Build)
 	return p, err
 }
 

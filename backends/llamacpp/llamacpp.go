@@ -30,6 +30,8 @@ type Config struct {
 	// ones back then: for those that load into a GPU.
 	GiveBack bool
 
+	Programs *seal.Programs // keeps llama-server for the next one; nil: it is read anew
+
 	User *process.User // who llama-server runs as; nil: this process's user
 }
 
@@ -73,7 +75,7 @@ func New(c Config) (*Server, error) {
 // Start implements [backends.Backend].
 func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
 	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
-		s.parts, err = prepare(ctx, s.cfg.Command, w, spec)
+		s.parts, err = prepare(ctx, s.cfg.Programs, s.cfg.Command, w, spec)
 		if err == nil {
 			build := s.parts.build // a copy: it is looked at by others, and after parts were closed
 			s.build.Store(&build)

@@ -70,7 +70,7 @@ func prepare(w *seal.Weights, spec backends.Spec) (p parts, err error) {
 }
 
 // prepareLaunch is prepare of what is started here.
-func prepareLaunch(ctx context.Context, command string, w *seal.Weights, spec backends.Spec) (parts, error) {
+func prepareLaunch(ctx context.Context, programs *seal.Programs, command string, w *seal.Weights, spec backends.Spec) (parts, error) {
 	p, err := prepare(w, spec)
 	if err != nil {
 		return p, err
@@ -80,7 +80,7 @@ func prepareLaunch(ctx context.Context, command string, w *seal.Weights, spec ba
 		p.close()
 		return p, fmt.Errorf("find ollama: %w", err)
 	}
-	if p.binary, p.build, err = seal.Executable(ctx, binary, spec.Build); err != nil {
+	if p.binary, p.build, err = programs.Executable(ctx, binary, spec.Build); err != nil {
 		p.close()
 	}
 	return p, err

@@ -34,6 +34,8 @@ type Config struct {
 	Log        *slog.Logger // gets what becomes of the runtime, and at Debug what it writes
 	Self       string       // the executable whose main calls process.Hook; empty: this one
 
+	Programs *seal.Programs // keeps ollama for the next one; nil: it is read anew
+
 	// Patience is how long Ollama may take to be done with a request that has ended, before it is started anew; 0:
 	// forgetTimeout. It can lose its only slot when a caller leaves in a bad moment.
 	Patience time.Duration
@@ -81,7 +83,7 @@ func New(c Config) (*Server, error) {
 // Start implements [backends.Backend].
 func (s *Server) Start(ctx context.Context, w *seal.Weights, spec backends.Spec) error {
 	err := s.sup.Start(ctx, func(ctx context.Context) (err error) {
-		s.parts, err = prepareLaunch(ctx, s.cfg.Command, w, spec)
+		s.parts, err = prepareLaunch(ctx, s.cfg.Programs, s.cfg.Command, w, spec)
 		if err == nil {
 			build := s.parts.build // a copy: it is looked at by others, and after parts were closed
 			s.build.Store(&build)

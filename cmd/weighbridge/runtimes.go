@@ -20,12 +20,13 @@ import (
 	"github.com/weighbridge/weighbridge/backends/ollama"
 	"github.com/weighbridge/weighbridge/backends/process"
 	"github.com/weighbridge/weighbridge/configs"
+	"github.com/weighbridge/weighbridge/verifier/seal"
 )
 
 // backendFactory makes backends of the configured kinds, whose runtimes must be installed. Each launch has a directory
 // of its own in dir; what is made at runtimes that others started has a name that begins with owner.
 func backendFactory(cfg *configs.Gateway, dir, owner string, log *slog.Logger) (func(kind string) (backends.Backend, error), error) {
-	kinds := map[string]func() (backends.Backend, error){}
+	kinds, programs := map[string]func() (backends.Backend, error){}, new(seal.Programs)
 	if r := cfg.Runtimes.LlamaCPP; r != nil {
 		if _, err := exec.LookPath(r.Command); err != nil {
 			return nil, withHint(fmt.Errorf("runtimes.llamacpp.command: %w", err), "install llama-server, or name its path")
@@ -36,7 +37,7 @@ func backendFactory(cfg *configs.Gateway, dir, owner string, log *slog.Logger) (
 			return nil, fmt.Errorf("runtimes.llamacpp.user: %w", err)
 		}
 		kinds[llamacpp.Kind] = func() (backends.Backend, error) {
-			return llamacpp.New(llamacpp.Config{Command: r.Command, RuntimeDir: dir, GiveBack: giveBack, User: as, Log: log})
+			return llamacpp.New(llamacpp.Config{Command: r.Command, Programs: programs, RuntimeDir: dir, GiveBack: giveBack, User: as, Log: log})
 		}
 	}
 	if r := cfg.Runtimes.Ollama; r != nil && r.Attached != "" {
@@ -52,7 +53,7 @@ func backendFactory(cfg *configs.Gateway, dir, owner string, log *slog.Logger) (
 			return nil, withHint(fmt.Errorf("runtimes.ollama.command: %w", err), "install Ollama, or name its path")
 		}
 		kinds[ollama.Kind] = func() (backends.Backend, error) {
-			return ollama.New(ollama.Config{Command: r.Command, RuntimeDir: dir, Log: log})
+			return ollama.New(ollama.Config{Command: r.Command, Programs: programs, RuntimeDir: dir, Log: log})
 		}
 	}
 	for kind, fresh := range kinds {

@@ -164,3 +164,49 @@ func TestExecutable(t *testing.T) {
 		t.Errorf("%d descriptors are left open", after-before)
 	}
 }
+
+// TestPrograms: a program is read once while its file is the same, and anew when it is another.
+func TestPrograms(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept seal.Programs
+	inode := func(content, want string) uint64 {
+		t.Helper()
+		f, sum, err := kept.Executable(t.Context(), path, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		digest := sha256.Sum256([]byte(content))
+		if sum != "sha256:"+hex.EncodeToString(digest[:]) {
+			t.Errorf("Executable = %s, want that of %q", sum, content)
+		}
+		checkImmutable(t, f)
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	write("first")
+	first := inode("first", "")
+	if again := inode("first", ""); again != first {
+		t.Error("the same program was copied twice")
+	}
+	write("another")
+	if other := inode("another", ""); other == first {
+		t.Error("what was kept is executed in place of another program")
+	}
+	if _, _, err := kept.Executable(t.Context(), path, "sha256:"+strings.Repeat("0", 64)); err == nil || !strings.Contains(err.Error(), "has digest") {
+		t.Errorf("Executable of another build = %v, want it to name the digests", err)
+	}
+	os.Remove(path)
+	if _, _, err := kept.Executable(t.Context(), path, ""); err == nil {
+		t.Error("a program that is gone is executed")
+	}
+}
