@@ -142,6 +142,9 @@ type ChatRequest struct {
 	Tools       []Tool
 	ToolChoice  string // ToolsAuto, ToolsNone or ToolsRequired
 	OneTool     bool   // the model may call no more than one
+
+	// Whole says that nobody looks at the answer before its end. A kind that can asks for it so, which costs less.
+	Whole bool
 }
 
 // A Chunk is one piece of an answer.
@@ -150,6 +153,9 @@ type Chunk struct {
 	ToolCall     *ToolCall // a piece of a call; those with an ID begin the next one
 	FinishReason string    // "stop", "length" or "tool_calls" in the last chunk, else empty
 	Usage        *Usage    // in the last chunk, else nil
+
+	// Since is how long ago the first token was made, of an answer that came whole; 0: now, as far as is known.
+	Since time.Duration
 }
 
 // Usage counts the tokens of one request.

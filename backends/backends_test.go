@@ -28,7 +28,7 @@ func TestWhatCallersSay(t *testing.T) {
 		want []string
 	}{
 		{reflect.TypeFor[backends.Backend](), []string{"Chat", "Count", "Embed", "Start", "Status", "Stop"}}, // of which callers have the first three
-		{reflect.TypeFor[backends.ChatRequest](), []string{"Messages", "Prompt", "MaxTokens", "Temperature", "TopP", "Stop", "Seed", "Tools", "ToolChoice", "OneTool"}},
+		{reflect.TypeFor[backends.ChatRequest](), []string{"Messages", "Prompt", "MaxTokens", "Temperature", "TopP", "Stop", "Seed", "Tools", "ToolChoice", "OneTool", "Whole"}},
 		{reflect.TypeFor[backends.Message](), []string{"Role", "Content", "ToolCalls", "ToolCallID"}},
 		{reflect.TypeFor[backends.Tool](), []string{"Name", "Description", "Parameters"}},
 		{reflect.TypeFor[backends.EmbedRequest](), []string{"Inputs"}},

@@ -63,8 +63,8 @@ type collected struct {
 
 // add takes a part.
 func (a *collected) add(c backends.Chunk) error {
-	if a.first.IsZero() {
-		a.first = time.Now()
+	if a.first.IsZero() || c.Since > 0 {
+		a.first = time.Now().Add(-c.Since)
 	}
 	a.size += len(c.Text)
 	if t := c.ToolCall; t != nil {
@@ -243,9 +243,10 @@ func (a *oneAnswer[T]) finish(err error) error {
 // it still has a status of its own.
 type streamAnswer struct {
 	answerHTTP
-	style   style
-	started bool
-	used    backends.Usage
+	style    style
+	started  bool
+	used     backends.Usage
+	extended time.Time // when the caller last got time to read
 }
 
 func (a *streamAnswer) send(c backends.Chunk) error {
@@ -270,7 +271,10 @@ func (a *streamAnswer) frames(frames [][]byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
-	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if now := time.Now(); now.Sub(a.extended) > time.Second { // not for each token
+		a.extended = now
+		_ = a.control.SetWriteDeadline(now.Add(writeTimeout))
+	}
 	var err error
 	for _, frame := range frames {
 		if err == nil {

@@ -98,6 +98,7 @@ type anthropicAnswers struct {
 	blocks int  // that have begun
 	open   bool // the last of them is a text that goes on
 	reason string
+	text   textFrame
 }
 
 func (*anthropicAnswers) message(m meta, content []any) anthropicAnswer {
@@ -139,6 +140,7 @@ func (s *anthropicAnswers) block(e blockEvent) []byte {
 
 func (s *anthropicAnswers) starts(block any) []byte {
 	s.blocks++
+	s.text = textFrame{} // it names the block
 	return s.block(blockEvent{Type: "content_block_start", Block: block})
 }
 
@@ -161,7 +163,7 @@ func (s *anthropicAnswers) piece(_ meta, c backends.Chunk) (frames [][]byte) {
 			s.open = true
 			frames = append(frames, s.starts(anthropicText{Type: "text"}))
 		}
-		frames = append(frames, s.delta(anthropicText{"text_delta", c.Text}))
+		frames = append(frames, s.text.with(c.Text, func(text string) []byte { return s.delta(anthropicText{"text_delta", text}) }))
 	}
 	if t := c.ToolCall; t != nil {
 		frames = append(frames, s.stops()...)

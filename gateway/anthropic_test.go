@@ -40,7 +40,7 @@ func TestAnthropicWhole(t *testing.T) {
 		t.Errorf("POST = %s %s, want %s", resp.Status, body, want)
 	}
 	temperature, topP := 1.0, 0.9
-	asked := backends.ChatRequest{MaxTokens: 9, Temperature: &temperature, TopP: &topP, Stop: []string{"x"}, Messages: []backends.Message{
+	asked := backends.ChatRequest{Whole: true, MaxTokens: 9, Temperature: &temperature, TopP: &topP, Stop: []string{"x"}, Messages: []backends.Message{
 		{Role: "system", Content: "Be brief."}, {Role: "user", Content: "hi"}, {Role: "assistant", Content: "ho"}, {Role: "user", Content: "hum"},
 	}}
 	if got := chat.request(t); !reflect.DeepEqual(got, asked) {

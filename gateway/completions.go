@@ -72,6 +72,7 @@ type textChoice struct {
 type openAIText struct {
 	openAIErrors
 	usage bool // whether the caller wants the usage of a stream
+	text  textFrame
 }
 
 func (*openAIText) completion(m meta, choices []textChoice) textCompletion {
@@ -90,7 +91,7 @@ func (*openAIText) begin(meta) [][]byte { return nil }
 
 func (s *openAIText) piece(m meta, c backends.Chunk) (frames [][]byte) {
 	if c.Text != "" {
-		frames = append(frames, event(s.completion(m, []textChoice{{Text: c.Text}})))
+		frames = append(frames, s.text.with(c.Text, func(text string) []byte { return event(s.completion(m, []textChoice{{Text: text}})) }))
 	}
 	if c.FinishReason != "" {
 		frames = append(frames, event(s.completion(m, []textChoice{{FinishReason: &c.FinishReason}})))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -59,7 +60,8 @@ type channel struct {
 
 	mu    sync.Mutex
 	got   []backends.ChatRequest
-	ended []error // the causes with which requests ended
+	spans []trace.SpanContext // in which they came
+	ended []error             // the causes with which requests ended
 	taken int
 
 	embedded, counted int // requests
@@ -120,6 +122,7 @@ func (s *serving) Enter(ctx context.Context, caller string) (func(), error) {
 func (s *serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(backends.Chunk) error) (err error) {
 	s.mu.Lock()
 	s.got = append(s.got, req)
+	s.spans = append(s.spans, trace.SpanContextFromContext(ctx))
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()

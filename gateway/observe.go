@@ -39,6 +39,7 @@ var (
 	durationBuckets = []float64{0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92}
 	firstBuckets    = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
 	perTokenBuckets = []float64{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5}
+	overheadBuckets = []float64{0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1}
 	tokenBuckets    = []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}
 )
 
@@ -47,6 +48,7 @@ type meters struct {
 	duration metric.Float64Histogram
 	first    metric.Float64Histogram
 	perToken metric.Float64Histogram
+	overhead metric.Float64Histogram
 	tokens   metric.Int64Histogram
 	active   metric.Int64UpDownCounter
 	waiting  metric.Int64UpDownCounter
@@ -84,7 +86,7 @@ func newMeters(m metric.Meter) (*meters, error) {
 		m = metricnoop.NewMeterProvider().Meter("")
 	}
 	var out meters
-	var errs [7]error
+	var errs [8]error
 	out.duration, errs[0] = m.Float64Histogram("gen_ai.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request to the end of its answer."), metric.WithExplicitBucketBoundaries(durationBuckets...))
 	out.first, errs[1] = m.Float64Histogram("gen_ai.server.time_to_first_token", metric.WithUnit("s"),
@@ -99,6 +101,9 @@ func newMeters(m metric.Meter) (*meters, error) {
 		metric.WithDescription("Requests that wait for their turn at a runtime."))
 	out.refused, errs[6] = m.Int64Counter("weighbridge.requests.refused", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests refused because of too many, by limit, and by rule if it is one's."))
+	out.overhead, errs[7] = m.Float64Histogram("weighbridge.request.overhead", metric.WithUnit("s"),
+		metric.WithDescription("Time that the gateway itself takes of a request: without its wait for a turn, and without that from the question to the runtime to the end of its answer."),
+		metric.WithExplicitBucketBoundaries(overheadBuckets...))
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
@@ -142,7 +147,9 @@ type observation struct {
 	rule         *int          // by which it was let in; nil: by none
 	wait         time.Duration // for its turn at the runtime
 	asked        bool          // it had its turn
+	runtime      time.Duration // that its runtime took
 	chunks       int64
+	unseen       int64 // tokens that an answer may have which comes whole
 }
 
 func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
@@ -185,8 +192,8 @@ func (o *observation) serving(info ServingInfo) {
 
 func (o *observation) chunk(c backends.Chunk) {
 	o.chunks++
-	if o.first.IsZero() {
-		o.first = time.Now()
+	if o.first.IsZero() || c.Since > 0 {
+		o.first = time.Now().Add(-c.Since)
 	}
 	if c.Usage != nil {
 		o.usage = c.Usage
@@ -196,8 +203,16 @@ func (o *observation) chunk(c backends.Chunk) {
 	}
 }
 
+// timed measures what the runtime takes of a request.
+func (o *observation) timed(ask func() error) error {
+	begun := time.Now()
+	defer func() { o.runtime += time.Since(begun) }()
+	return ask()
+}
+
 // spent is what a request has used that ended so. An answer that was cut off is counted by its parts, each of which has a
-// token at least, and its prompt as it was expected; what a runtime failed to begin costs nothing.
+// token at least, and its prompt as it was expected; of one that was to come whole nobody saw how far it was, and all of it
+// is counted. What a runtime failed to begin costs nothing.
 func (o *observation) spent(expected access.Tokens, err error) access.Tokens {
 	failed := new(runtimeError)
 	switch {
@@ -205,6 +220,8 @@ func (o *observation) spent(expected access.Tokens, err error) access.Tokens {
 		return access.Tokens{Prompt: int64(o.usage.PromptTokens), Completion: int64(o.usage.CompletionTokens)}
 	case !o.asked, o.chunks == 0 && errors.As(err, &failed):
 		return access.Tokens{}
+	case o.chunks == 0:
+		return access.Tokens{Prompt: expected.Prompt, Completion: o.unseen}
 	}
 	return access.Tokens{Prompt: expected.Prompt, Completion: o.chunks}
 }
@@ -236,6 +253,7 @@ func (o *observation) end(ctx context.Context, err error) {
 		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
 	}
 	m.duration.Record(ctx, end.Sub(o.start).Seconds(), of.all...)
+	m.overhead.Record(ctx, (end.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
 	m.active.Add(ctx, -1)
 	if o.span.IsRecording() {
 		o.conclude(out)

@@ -3,8 +3,10 @@ package gateway_test
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -15,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weighbridge/weighbridge/gateway"
+	"github.com/weighbridge/weighbridge/gateway/fair"
 )
 
 // TestTraces expects a span for each chat, below the caller's own, over both protocols.
@@ -24,7 +27,8 @@ func TestTraces(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			spans := tracetest.NewSpanRecorder()
 			provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
-			d := open(t, map[string]*channel{"chat": hello()}, func(c *gateway.Config) { c.Tracer = provider.Tracer("test") })
+			asked := hello()
+			d := open(t, map[string]*channel{"chat": asked}, func(c *gateway.Config) { c.Tracer = provider.Tracer("test") })
 			if protocol == "grpc" {
 				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent)
 				if _, _, _, err := chat(ctx, d.conn("/apps/demo"), ask()); err != nil {
@@ -51,6 +55,9 @@ func TestTraces(t *testing.T) {
 			if span.Name() != "chat chat" || span.SpanContext().TraceID().String() != traceID || span.Status().Code == codes.Error {
 				t.Errorf("span %q in trace %s: %v", span.Name(), span.SpanContext().TraceID(), span.Status())
 			}
+			if at := asked.spans[0]; at.TraceID() != span.SpanContext().TraceID() || at.SpanID() != span.SpanContext().SpanID() {
+				t.Errorf("the runtime was asked in span %s of trace %s, want those of the request", at.SpanID(), at.TraceID())
+			}
 			got := attribute.NewSet(span.Attributes()...)
 			for key, want := range map[attribute.Key]string{
 				"gen_ai.operation.name": "chat", "gen_ai.request.model": "chat", "gen_ai.usage.input_tokens": "7",
@@ -70,6 +77,46 @@ func TestTraces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOverhead has a runtime, and the wait for a turn, take time that is not the gateway's own.
+func TestOverhead(t *testing.T) {
+	const wait, work = 100 * time.Millisecond, 200 * time.Millisecond
+	ch := hello()
+	ch.entered, ch.turns = make(chan struct{}), fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
+	d := open(t, map[string]*channel{"chat": ch})
+	leave, err := ch.turns.Enter(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		time.Sleep(wait)
+		leave()
+		time.Sleep(work)
+		<-ch.entered
+	}()
+	if resp, body := d.post(d.client("/apps/demo"), question); resp.StatusCode != http.StatusOK {
+		t.Fatalf("POST = %s: %s", resp.Status, body)
+	}
+	d.stop()
+	all, own := d.sum("gen_ai_server_request_duration_seconds"), d.sum("weighbridge_request_overhead_seconds")
+	if own <= 0 || own > all-max(wait, work).Seconds() { // they may have begun a little before the request
+		t.Errorf("the gateway took %v s of %v s, want no more than what is left beside %s and %s", own, all, wait, work)
+	}
+}
+
+// sum is that of all measurements of a histogram.
+func (d *door) sum(name string) (sum float64) {
+	for line := range strings.Lines(d.metricsText()) {
+		if strings.HasPrefix(line, name+"_sum") {
+			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			sum += n
+		}
+	}
+	return sum
 }
 
 // TestBusy asks while the only slot is taken.

@@ -83,8 +83,8 @@ func TestOIPInfer(t *testing.T) {
 	}
 	half, quarter, seed := 0.5, 0.25, int64(42)
 	messages := []backends.Message{{Role: "user", Content: "hi"}}
-	plainly := backends.ChatRequest{Messages: messages, MaxTokens: gateway.DefaultMaxTokens}
-	fully := backends.ChatRequest{Messages: messages, MaxTokens: 5, Temperature: &half, TopP: &quarter, Seed: &seed, Stop: []string{"END"}}
+	plainly := backends.ChatRequest{Messages: messages, MaxTokens: gateway.DefaultMaxTokens, Whole: true}
+	fully := backends.ChatRequest{Messages: messages, MaxTokens: 5, Whole: true, Temperature: &half, TopP: &quarter, Seed: &seed, Stop: []string{"END"}}
 	for _, tt := range []struct {
 		name, operation string
 		change          func(*oip.ModelInferRequest)
@@ -92,7 +92,7 @@ func TestOIPInfer(t *testing.T) {
 	}{
 		{"default", "", func(*oip.ModelInferRequest) {}, plainly},
 		{"chat", "chat", func(*oip.ModelInferRequest) {}, plainly},
-		{"generate", "generate", func(*oip.ModelInferRequest) {}, backends.ChatRequest{Prompt: "hi", MaxTokens: gateway.DefaultMaxTokens}},
+		{"generate", "generate", func(*oip.ModelInferRequest) {}, backends.ChatRequest{Prompt: "hi", MaxTokens: gateway.DefaultMaxTokens, Whole: true}},
 		{"this version", "", func(r *oip.ModelInferRequest) { r.ModelVersion = release }, plainly},
 		{"this output", "", func(r *oip.ModelInferRequest) {
 			r.Outputs = []*oip.ModelInferRequest_InferRequestedOutputTensor{{Name: "text_output"}}

@@ -62,7 +62,7 @@ func TestOllamaChat(t *testing.T) {
 		got, temperature, topP, seed := chat.request(t), 0.5, 0.9, int64(7)
 		want := backends.ChatRequest{
 			Messages:  []backends.Message{{Role: "system", Content: "Be brief."}, {Role: "user", Content: "hi"}},
-			MaxTokens: 9, Temperature: &temperature, TopP: &topP, Seed: &seed, Stop: []string{"x"},
+			MaxTokens: 9, Whole: !stream, Temperature: &temperature, TopP: &topP, Seed: &seed, Stop: []string{"x"},
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("the runtime got %+v, want %+v", got, want)

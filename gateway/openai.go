@@ -97,6 +97,7 @@ type openAIChat struct {
 	openAIErrors
 	usage bool // whether the caller wants the usage of a stream
 	calls int  // that have begun
+	text  textFrame
 }
 
 func chatID(m meta) string { return "chatcmpl-" + m.id }
@@ -147,7 +148,7 @@ func (s *openAIChat) begin(m meta) [][]byte {
 
 func (s *openAIChat) piece(m meta, c backends.Chunk) (frames [][]byte) {
 	if c.Text != "" {
-		frames = append(frames, s.choice(m, delta{Content: &c.Text}, ""))
+		frames = append(frames, s.text.with(c.Text, func(text string) []byte { return s.choice(m, delta{Content: &text}, "") }))
 	}
 	if c.ToolCall != nil {
 		call := callOfModel(*c.ToolCall)

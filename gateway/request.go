@@ -90,12 +90,17 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 		if r.wholeCalls {
 			to = &callsWhole{answer: to}
 		}
+		if req.Whole {
+			v.o.unseen = int64(req.MaxTokens)
+		}
 		finished := false
-		err := serving.Chat(ctx, req, func(c backends.Chunk) error {
-			c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
-			finished = finished || c.FinishReason != ""
-			v.o.chunk(c)
-			return v.send(c, to)
+		err := v.o.timed(func() error {
+			return serving.Chat(ctx, req, func(c backends.Chunk) error {
+				c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
+				finished = finished || c.FinishReason != ""
+				v.o.chunk(c)
+				return v.send(c, to)
+			})
 		})
 		if err == nil && !finished {
 			// An answer that was cut short must not look whole.
@@ -116,7 +121,11 @@ func (g *Gateway) embed(ctx context.Context, r *request, to taker[backends.Embed
 			return err
 		}
 		to.begin(v.o.info)
-		e, err := serving.Embed(ctx, backends.EmbedRequest{Inputs: r.inputs})
+		var e backends.Embeddings
+		err := v.o.timed(func() (err error) {
+			e, err = serving.Embed(ctx, backends.EmbedRequest{Inputs: r.inputs})
+			return err
+		})
 		if err == nil {
 			v.o.chunk(backends.Chunk{Usage: &backends.Usage{PromptTokens: e.PromptTokens}})
 			to.take(e)
@@ -139,7 +148,11 @@ func (g *Gateway) count(ctx context.Context, r *request, to taker[int]) error {
 			return err
 		}
 		to.begin(v.o.info)
-		tokens, err := serving.Count(ctx, req)
+		var tokens int
+		err := v.o.timed(func() (err error) {
+			tokens, err = serving.Count(ctx, req)
+			return err
+		})
 		if err == nil {
 			to.take(tokens)
 		}
@@ -285,7 +298,7 @@ func channelOf(model string) string {
 // complete holds a checked request to the limits of a release and fills in its defaults. What is above a limit is
 // refused, never lowered: an answer that was sampled otherwise than asked for would mislead.
 func (r *request) complete(l Limits) (backends.ChatRequest, error) {
-	req := backends.ChatRequest{Stop: r.stop, Seed: r.seed, Tools: r.tools, ToolChoice: r.toolChoice, OneTool: r.oneTool}
+	req := backends.ChatRequest{Stop: r.stop, Seed: r.seed, Tools: r.tools, ToolChoice: r.toolChoice, OneTool: r.oneTool, Whole: !r.stream}
 	err := r.allowed(l)
 	if err != nil {
 		return req, err

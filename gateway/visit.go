@@ -26,6 +26,7 @@ type visit struct {
 	pass     *access.Pass // nil: not let in yet
 	endTurn  func()       // may be called more than once; nil: there is no turn yet
 	undo     []func()     // of what was taken, in that order
+	slow     *slowness    // of its caller; nil: nothing was sent yet
 }
 
 // visits are the requests in flight.
@@ -130,8 +131,12 @@ func (v *visit) turn(ctx context.Context, serving Serving) (err error) {
 // send hands a part of an answer on. A caller who is slow to take it does not hold the others up: its turn ends, since by
 // then the runtime has long gone on.
 func (v *visit) send(c backends.Chunk, to answer) error {
-	slow := time.AfterFunc(slowLimit, v.endTurn)
-	defer slow.Stop()
+	if v.slow == nil {
+		v.slow = watchSlow(v.endTurn)
+		v.undo = append(v.undo, v.slow.stop)
+	}
+	v.slow.since.Store(time.Now().UnixNano())
+	defer v.slow.since.Store(0)
 	return to.send(c)
 }
 

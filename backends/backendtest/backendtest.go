@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/verifier"
@@ -151,6 +153,19 @@ func Ask(ctx context.Context, b backends.Backend, req backends.ChatRequest) (ans
 // Question is a request that every tiny model answers with its sentence.
 func Question(text string) backends.ChatRequest {
 	return backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: text}}, MaxTokens: 64}
+}
+
+// CheckTrace checks that a stand-in which answers the question "trace" with the traceparent that it was sent was sent one.
+func CheckTrace(t *testing.T, b backends.Backend) {
+	t.Helper()
+	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
+	const want = "00-01000000000000000000000000000000-0200000000000000-00"
+	if got, _, err := Ask(trace.ContextWithSpanContext(t.Context(), span), b, Question("trace")); err != nil || got != want {
+		t.Errorf("the traceparent is %q, %v; want %q", got, err, want)
+	}
+	if got, _, err := Ask(t.Context(), b, Question("trace")); err != nil || got != "" {
+		t.Errorf("the traceparent is %q, %v; want none", got, err)
+	}
 }
 
 func check(t testing.TB, err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -155,7 +156,22 @@ func checkAnswer(t *testing.T, b backends.Backend, req backends.ChatRequest, wan
 	if err != nil || got != want {
 		t.Errorf("answer is %q, %v; want %q", got, err, want)
 	}
+	checkWhole(ctx, t, b, req, got, last)
 	return last
+}
+
+// checkWhole checks that an answer is the same if it comes whole.
+func checkWhole(ctx context.Context, t *testing.T, b backends.Backend, req backends.ChatRequest, pieces string, last backends.Chunk) {
+	t.Helper()
+	req.Whole = true
+	begun := time.Now()
+	got, end, err := Ask(ctx, b, req)
+	if err != nil || got != pieces || end.FinishReason != last.FinishReason || !reflect.DeepEqual(end.Usage, last.Usage) {
+		t.Errorf("whole answer is %q, %v, %+v; want %q, %+v", got, err, end, pieces, last)
+	}
+	if end.Since < 0 || end.Since > time.Since(begun) {
+		t.Errorf("the first token of a whole answer was made %s ago, and it was asked for %s ago", end.Since, time.Since(begun))
+	}
 }
 
 // checkAnswersNothing checks that a backend refuses whatever it is asked.
@@ -282,6 +298,16 @@ func (s Suite) cancel(t *testing.T) {
 	err = b.Chat(t.Context(), forever, func(backends.Chunk) error { return errEnough })
 	if !errors.Is(err, errEnough) {
 		t.Errorf("Chat() = %v, want %v", err, errEnough)
+	}
+	checkAnswer(t, b, next, "on and")
+
+	// So is one that comes whole, of which nothing has come yet.
+	whole := forever
+	whole.Whole = true
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := Ask(short, b, whole); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Chat() of a whole answer = %v, want %v", err, context.DeadlineExceeded)
 	}
 	checkAnswer(t, b, next, "on and")
 

@@ -32,6 +32,11 @@ func (s Suite) tools(t *testing.T) {
 	offering := Question("What is the weather in Rome?")
 	offering.Tools = []backends.Tool{Weather}
 	call, last := s.call(t, b, offering)
+	whole := offering
+	whole.Whole = true
+	if got, end := s.call(t, b, whole); got.ID == "" || got.Name != call.Name || got.Arguments != call.Arguments || end.FinishReason != last.FinishReason {
+		t.Errorf("the model calls %+v, and ends by %q, where the answer comes whole; else %+v and %q", got, end.FinishReason, call, last.FinishReason)
+	}
 	if want := (backends.ToolCall{ID: call.ID, Name: "weather", Arguments: `{"city": "Rome"}`}); call.ID == "" || call != want || last.FinishReason != "tool_calls" {
 		t.Errorf("the model calls %+v, and ends by %q; want %+v and tool_calls", call, last.FinishReason, want)
 	}
@@ -93,6 +98,7 @@ func (s Suite) prompt(t *testing.T) {
 	if err != nil || answer != tinygguf.A.Sentence || last.FinishReason != "stop" {
 		t.Errorf("answer is %q, %v, %+v; want %q", answer, err, last, tinygguf.A.Sentence)
 	}
+	checkWhole(t.Context(), t, b, backends.ChatRequest{Prompt: text, MaxTokens: 64}, answer, last)
 	// Every byte is a token; one begins the text, and a space of three bytes may.
 	if got := last.Usage; got == nil || got.PromptTokens > len(text)+4 {
 		t.Errorf("usage is %+v, want no more than the text itself", got)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -31,7 +32,7 @@ type chatRequest struct {
 	Stop          []string      `json:"stop,omitempty"`
 	Seed          *uint32       `json:"seed,omitzero"`
 	Stream        bool          `json:"stream"`
-	StreamOptions streamOptions `json:"stream_options"`
+	StreamOptions streamOptions `json:"stream_options,omitzero"`
 	CachePrompt   bool          `json:"cache_prompt"`
 }
 
@@ -72,7 +73,7 @@ const randomSeed = ^uint32(0)
 func encode(req backends.ChatRequest) ([]byte, error) {
 	c := chatRequest{
 		Prompt: req.Prompt, MaxTokens: req.MaxTokens, Temperature: req.Temperature, TopP: req.TopP, Stop: req.Stop,
-		Stream: true, StreamOptions: streamOptions{IncludeUsage: true},
+		Stream: !req.Whole, StreamOptions: streamOptions{IncludeUsage: !req.Whole},
 	}
 	for _, m := range req.Messages {
 		c.Messages = append(c.Messages, messageOf(m))
@@ -121,7 +122,12 @@ func (l *launch) chat(ctx context.Context, req backends.ChatRequest, emit func(b
 	if len(req.Messages) == 0 {
 		path = "/v1/completions"
 	}
-	return l.post(ctx, path, body, func(c *call, answer io.Reader) error { return c.stream(ctx, answer, emit) })
+	return l.post(ctx, path, body, func(c *call, answer io.Reader) error {
+		if req.Whole {
+			return c.whole(ctx, answer, emit)
+		}
+		return c.stream(ctx, answer, emit)
+	})
 }
 
 // chatBody is a request to this launch, if it chats.
@@ -164,26 +170,21 @@ func (l *launch) count(ctx context.Context, req backends.ChatRequest) (tokens in
 // post sends a request and has the answer read, unless it is an error.
 func (l *launch) post(ctx context.Context, path string, body []byte, read func(*call, io.Reader) error) error {
 	c := &call{launch: l}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, baseURL+path, bytes.NewReader(body))
-	if err != nil {
-		panic("llamacpp: internal error: " + err.Error())
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Authorization", "Bearer "+l.key)
-	conn, err := l.connect(ctx)
+	conn, reached, err := l.ask(ctx, http.MethodPost, path, body)
+	c.reached = reached
 	if err != nil {
 		return c.broken(ctx, err)
 	}
-	defer conn.Close()
-	c.reached = true
-	resp, err := conn.ask(r) //nolint:bodyclose // the connection is closed: closing the body would read on to its end
-	if err != nil {
-		return c.broken(ctx, err)
+	if conn.answer.StatusCode != http.StatusOK {
+		defer l.end(conn)
+		return c.refusal(ctx, conn.answer)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return c.refusal(ctx, resp)
+	if err := read(c, conn.answer.Body); err != nil {
+		conn.Close()
+		return err
 	}
-	return read(c, resp.Body)
+	l.end(conn)
+	return nil
 }
 
 // A call is one request to llama-server.
@@ -267,11 +268,77 @@ type event struct {
 			ToolCalls []toolCall `json:"tool_calls"`
 		} `json:"delta"`
 	} `json:"choices"`
-	Usage *struct {
-		PromptTokens     int `json:"prompt_tokens"`
-		CompletionTokens int `json:"completion_tokens"`
-	} `json:"usage"`
+	Usage *usage        `json:"usage"`
 	Error *runtimeError `json:"error"`
+}
+
+// plain reports whether an event is the next piece of a text, and no more.
+func (e *event) plain() bool {
+	return len(e.Choices) == 1 && e.Choices[0].FinishReason == "" && len(e.Choices[0].Delta.ToolCalls) == 0 && e.Usage == nil
+}
+
+type usage struct {
+	PromptTokens     int `json:"prompt_tokens"`
+	CompletionTokens int `json:"completion_tokens"`
+}
+
+func (u usage) counted() *backends.Usage {
+	return &backends.Usage{PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens}
+}
+
+// A completion is an answer that comes whole. Only what is used is read.
+type completion struct {
+	Choices []struct {
+		FinishReason string `json:"finish_reason"`
+		Text         string `json:"text"` // of a prompt that is continued
+		Message      struct {
+			Content   string     `json:"content"`
+			ToolCalls []toolCall `json:"tool_calls"`
+		} `json:"message"`
+	} `json:"choices"`
+	Usage   *usage `json:"usage"`
+	Timings struct {
+		Predicted float64 `json:"predicted_ms"` // of all tokens but the first
+	} `json:"timings"`
+}
+
+// whole reads an answer that comes at once.
+func (c *call) whole(ctx context.Context, body io.Reader, emit func(backends.Chunk) error) error {
+	data, err := io.ReadAll(io.LimitReader(body, maxWhole+1))
+	switch {
+	case err != nil:
+		return c.broken(ctx, err)
+	case len(data) > maxWhole:
+		return fmt.Errorf("llama-server answered with more than %d bytes", maxWhole)
+	}
+	var a completion
+	if err := json.Unmarshal(data, &a); err != nil {
+		return fmt.Errorf("decode llama-server's answer: %w", err)
+	}
+	if len(a.Choices) != 1 || a.Choices[0].FinishReason == "" || a.Usage == nil {
+		return errors.New("llama-server ended an answer without its reason or usage")
+	}
+	choice, since := a.Choices[0], time.Duration(a.Timings.Predicted*float64(time.Millisecond))
+	if err := emitParts(choice.Message.Content+choice.Text, choice.Message.ToolCalls, emit); err != nil {
+		return err
+	}
+	return emit(backends.Chunk{FinishReason: choice.FinishReason, Usage: a.Usage.counted(), Since: since})
+}
+
+// emitParts passes what a model said and called on.
+func emitParts(text string, calls []toolCall, emit func(backends.Chunk) error) error {
+	if text != "" {
+		if err := emit(backends.Chunk{Text: text}); err != nil {
+			return err
+		}
+	}
+	for _, t := range calls {
+		piece := backends.ToolCall{ID: t.ID, Name: t.Function.Name, Arguments: t.Function.Arguments}
+		if err := emit(backends.Chunk{ToolCall: &piece}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stream reads server-sent events up to the last one. An answer without a proper end is an interrupted one.
@@ -279,10 +346,20 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, maxEvent)
 	var last backends.Chunk
+	var form repeated
 	for lines.Scan() {
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
 		if !ok {
 			continue // an empty line between events, or a comment that keeps the connection alive
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // the rest is what was made before llama-server noticed
+		}
+		if text, ok := form.text(data); ok {
+			if err := emitParts(text, nil, emit); err != nil {
+				return err
+			}
+			continue
 		}
 		if string(data) == "[DONE]" {
 			return errors.New("llama-server ended an answer without its reason or usage")
@@ -295,22 +372,17 @@ func (c *call) stream(ctx context.Context, body io.Reader, emit func(backends.Ch
 			return c.translate(*e.Error, http.StatusInternalServerError)
 		}
 		if e.Usage != nil {
-			last.Usage = &backends.Usage{PromptTokens: e.Usage.PromptTokens, CompletionTokens: e.Usage.CompletionTokens}
+			last.Usage = e.Usage.counted()
 		}
 		for _, choice := range e.Choices {
 			if choice.FinishReason != "" {
 				last.FinishReason = choice.FinishReason
 			}
-			if text := choice.Delta.Content + choice.Text; text != "" {
-				if err := emit(backends.Chunk{Text: text}); err != nil {
-					return err
-				}
+			if text := choice.Delta.Content + choice.Text; text != "" && e.plain() {
+				form.learn(data, text)
 			}
-			for _, t := range choice.Delta.ToolCalls {
-				piece := backends.ToolCall{ID: t.ID, Name: t.Function.Name, Arguments: t.Function.Arguments}
-				if err := emit(backends.Chunk{ToolCall: &piece}); err != nil {
-					return err
-				}
+			if err := emitParts(choice.Delta.Content+choice.Text, choice.Delta.ToolCalls, emit); err != nil {
+				return err
 			}
 		}
 		if last.FinishReason != "" && last.Usage != nil {

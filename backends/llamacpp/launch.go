@@ -96,6 +96,8 @@ type launch struct {
 	embeds bool // and does not chat
 	tools  bool // may be offered
 
+	idle idle // connections
+
 	giveBack []*seal.Weights // once it has read them; none if it maps them
 }
 
@@ -180,20 +182,12 @@ func (l *launch) Ready(ctx context.Context) error {
 func (l *launch) healthy(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+"/health", nil)
-	if err != nil {
-		panic("llamacpp: internal error: " + err.Error())
-	}
-	conn, err := l.connect(ctx)
+	conn, _, err := l.ask(ctx, http.MethodGet, "/health", nil)
 	if err != nil {
 		return false // no socket yet
 	}
-	defer conn.Close()
-	resp, err := conn.ask(req) //nolint:bodyclose // the connection is closed
-	if err != nil {
-		return false
-	}
-	return resp.StatusCode == http.StatusOK // 503 while it loads
+	conn.drop()
+	return conn.answer.StatusCode == http.StatusOK // 503 while it loads
 }
 
 // Done implements [process.Instance].
@@ -205,6 +199,7 @@ func (l *launch) Err() error { return l.proc.Err() }
 // Stop implements [process.Instance].
 func (l *launch) Stop(ctx context.Context) {
 	l.proc.Stop(ctx)
+	l.idle.close()
 	dir := l.dir.Name()
 	l.dir.Close()
 	os.RemoveAll(dir)

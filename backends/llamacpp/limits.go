@@ -16,6 +16,12 @@ const (
 	// dialInterval is how often a runtime whose queue of connections is full is tried again.
 	dialInterval = 5 * time.Millisecond
 
+	// keepFor is how long a connection is kept for the next request. llama-server closes it after five seconds.
+	keepFor = 2 * time.Second
+
+	// letGo is how long a request that was given up is waited for.
+	letGo = 800 * time.Millisecond
+
 	// maxEmbedBatch is the longest text, in tokens, of a release that names neither ubatch-size nor a shorter context: what
 	// embedding models have.
 	maxEmbedBatch = 8192
@@ -25,5 +31,6 @@ const (
 
 	maxHeader = 64 << 10 // bytes of the header of an answer
 	maxEvent  = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
+	maxWhole  = 32 << 20 // bytes of an answer that comes at once
 	maxError  = 64 << 10 // bytes of an answer that is an error
 )

@@ -2,6 +2,7 @@ package llamacpp
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,49 +10,166 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weighbridge/weighbridge/backends"
 )
 
 // baseURL names a host because HTTP wants one; connections go to the socket.
 const baseURL = "http://llama-server"
 
-// A conn is a connection for one request. Its end is how llama-server learns to stop, and frees the slot; it closes them
-// after a stream in any case. http.Transport would put two goroutines beside each, and waking them costs more than all that
-// is done here.
+// A conn is a connection, for one request at a time. http.Transport would put two goroutines beside each, and waking them
+// costs more than all that is done here.
 type conn struct {
 	net.Conn
-	kept func() bool // undoes that the end of the request closes it
+	asks    *bufio.Writer     // of what goes
+	answers *bufio.Reader     // of what comes
+	header  *io.LimitedReader // what it reads, which a header must not use up
+	answer  *http.Response    // to the request that is under way
+	used    bool              // by an earlier request
+	since   time.Time         // when it was kept
+	release func() bool       // has the end of the request's context give nothing up any more
 }
 
-// Close implements net.Conn.
+// connect returns a connection on which llama-server learns when ctx ends.
+func (l *launch) connect(ctx context.Context) (*conn, error) {
+	c := l.idle.take()
+	if c == nil {
+		raw, err := l.dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c = &conn{Conn: raw, header: &io.LimitedReader{R: raw}}
+		c.asks, c.answers = bufio.NewWriter(raw), bufio.NewReader(c.header)
+	}
+	c.release = context.AfterFunc(ctx, c.giveUp)
+	return c, nil
+}
+
+// giveUp tells llama-server that nobody waits for the answer any more. It notices that between two tokens, or after a
+// second at most, and then closes the connection.
+func (c *conn) giveUp() {
+	if half, ok := c.Conn.(*net.UnixConn); ok {
+		_ = half.CloseWrite() // it may be closed
+	}
+	_ = c.SetReadDeadline(time.Now().Add(letGo))
+}
+
+// Close gives up what was asked, and lets the connection go when llama-server has: only then its slot is free.
 func (c *conn) Close() error {
-	c.kept()
+	c.release()
+	c.giveUp()
+	_, _ = io.Copy(io.Discard, c.Conn) // its end is all that counts
 	return c.Conn.Close()
 }
 
-// connect returns a connection that is closed when ctx ends.
-func (l *launch) connect(ctx context.Context) (*conn, error) {
-	raw, err := l.dial(ctx)
-	if err != nil {
-		return nil, err
+// ask sends a request and returns the connection on which the answer has begun. reached says whether llama-server may have
+// seen the request.
+func (l *launch) ask(ctx context.Context, method, path string, body []byte) (c *conn, reached bool, err error) {
+	for {
+		if c, err = l.connect(ctx); err != nil {
+			return nil, reached, err
+		}
+		if err = c.ask(l.request(ctx, method, path, body)); err == nil {
+			return c, true, nil
+		}
+		c.Close()
+		// One that was kept may have been closed: by llama-server, after a while, or with it. To ask anew is safe where nothing
+		// could be sent, and also if llama-server lives: then it was not the request that ended it.
+		reached = reached || !c.used || !errors.Is(err, syscall.EPIPE)
+		if !c.used || ctx.Err() != nil {
+			return nil, reached, err
+		}
 	}
-	return &conn{raw, context.AfterFunc(ctx, func() { raw.Close() })}, nil
 }
 
-// ask sends the connection's request and returns the answer, whose body is read from the connection.
-func (c *conn) ask(r *http.Request) (*http.Response, error) {
-	r.Close = true
-	if err := r.Write(c); err != nil {
-		return nil, fmt.Errorf("send request: %w", err)
-	}
-	answer := &io.LimitedReader{R: c, N: maxHeader}
-	resp, err := http.ReadResponse(bufio.NewReader(answer), r)
+func (l *launch) request(ctx context.Context, method, path string, body []byte) *http.Request {
+	r, err := http.NewRequestWithContext(ctx, method, baseURL+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		panic("llamacpp: internal error: " + err.Error())
 	}
-	answer.N = math.MaxInt64 // of its body, which others bound
-	return resp, nil
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+l.key)
+	backends.Trace(ctx, r.Header)
+	return r
+}
+
+func (c *conn) ask(r *http.Request) (err error) {
+	if err = r.Write(c.asks); err == nil {
+		err = c.asks.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("send request: %w", err)
+	}
+	c.header.N = maxHeader
+	if c.answer, err = http.ReadResponse(c.answers, r); err != nil { //nolint:bodyclose // the connection is closed, or its body read
+		return fmt.Errorf("read answer: %w", err)
+	}
+	c.header.N = math.MaxInt64 // of its body, which others bound
+	return nil
+}
+
+// end lets the connection of an answer go that was read as far as it is needed. It is kept for the next request if that was
+// to its end; after a stream llama-server closes it.
+func (l *launch) end(c *conn) {
+	undisturbed := c.release()
+	if undisturbed && !c.answer.Close && c.answer.ContentLength >= 0 {
+		if n, err := c.answer.Body.Read(make([]byte, 1)); n == 0 && errors.Is(err, io.EOF) {
+			l.idle.keep(c)
+			return
+		}
+	}
+	c.drop()
+}
+
+// drop closes a connection on which nothing is under way.
+func (c *conn) drop() {
+	c.release()
+	c.Conn.Close()
+}
+
+// idle are the connections that are kept: no more than requests were under way at once. llama-server closes one that is not
+// used for five seconds.
+type idle struct {
+	mu    sync.Mutex
+	conns []*conn // the last kept is the last
+}
+
+// keep keeps a connection.
+func (i *idle) keep(c *conn) {
+	c.used, c.since = true, time.Now()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.conns = append(i.conns, c)
+}
+
+// take returns the connection that was kept last, if that is still good; else nil, and closes all.
+func (i *idle) take() *conn {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if last := len(i.conns) - 1; last >= 0 && time.Since(i.conns[last].since) < keepFor {
+		c := i.conns[last]
+		i.conns = i.conns[:last]
+		return c
+	}
+	i.clear()
+	return nil
+}
+
+// close closes all.
+func (i *idle) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.clear()
+}
+
+func (i *idle) clear() {
+	for _, c := range i.conns {
+		c.drop()
+	}
+	i.conns = nil
 }
 
 // dial connects to the socket. A full queue of connections, which llama-server keeps short, is waited for.

@@ -46,6 +46,14 @@ var brokenAnswers = map[string]struct {
 	"unauthorized":    {401, `{"error":{"type":"authentication_error","message":"secret"}}`, nil, "401"},
 	"server error":    {500, "secret", nil, "500"},
 	"redirect":        {302, "", nil, "302"},
+
+	"whole":           {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, nil, ""},
+	"whole, cut off":  {200, `{"choices":[{"message":`, nil, "decode"},
+	"whole, no usage": {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}`, nil, "without its reason or usage"},
+	"whole, no end":   {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":null}],"usage":{}}`, nil, "without its reason or usage"},
+	"whole, nothing":  {200, `{"choices":[],"usage":{}}`, nil, "without its reason or usage"},
+	"whole, endless":  {200, strings.Repeat(" ", 33<<20), nil, "more than"},
+	"whole, refused":  {400, `{"error":{"type":"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":8}}`, backends.ErrInvalidRequest, "9 tokens"},
 }
 
 // standIn is main of the stand-in for llama-server. It says more than the real one about what reaches it.
@@ -79,8 +87,20 @@ func standIn() error {
 			return
 		}
 		text := req.Messages[0].Content
-		if text == "everything" { // answers with the request itself
-			quoted, _ := json.Marshal(string(body))
+		if text == "whole, then gone" { // closes the connection, as llama-server does after a while, and does not say so
+			conn, rw, _ := http.NewResponseController(w).Hijack()
+			body := brokenAnswers["whole"].body
+			fmt.Fprintf(rw, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			_ = rw.Flush()
+			conn.Close()
+			return
+		}
+		told := string(body) // of a question about the request itself
+		if text == "trace" {
+			told = strings.Join(r.Header.Values("Traceparent"), " ")
+		}
+		if text == "everything" || text == "trace" {
+			quoted, _ := json.Marshal(told)
 			fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":%s},\"finish_reason\":\"stop\"}],\"usage\":{}}\n\ndata: [DONE]\n\n", quoted)
 			return
 		}
@@ -168,7 +188,9 @@ func TestBrokenAnswers(t *testing.T) {
 	s := startStandIn(t)
 	for name, a := range brokenAnswers {
 		t.Run(name, func(t *testing.T) {
-			_, last, err := backendtest.Ask(t.Context(), s, backendtest.Question(name))
+			req := backendtest.Question(name)
+			req.Whole = strings.HasPrefix(name, "whole")
+			_, last, err := backendtest.Ask(t.Context(), s, req)
 			if a.message == "" {
 				if want := (backends.Usage{PromptTokens: 1, CompletionTokens: 2}); err != nil || last.Usage == nil || *last.Usage != want {
 					t.Errorf("Chat() = %v, %+v; want usage %+v", err, last, want)
@@ -185,6 +207,20 @@ func TestBrokenAnswers(t *testing.T) {
 				t.Errorf("error repeats the runtime's words: %v", err)
 			}
 		})
+	}
+}
+
+func TestTrace(t *testing.T) { backendtest.CheckTrace(t, startStandIn(t)) }
+
+// TestKeptConnections checks that what llama-server does with a connection that is kept costs no request.
+func TestKeptConnections(t *testing.T) {
+	s := startStandIn(t)
+	for _, text := range []string{"whole", "whole", "whole, then gone", "whole, then gone", "whole"} {
+		req := backendtest.Question(text)
+		req.Whole = true
+		if answer, _, err := backendtest.Ask(t.Context(), s, req); err != nil || answer != "hi" {
+			t.Errorf("Chat(%q) = %q, %v, want hi", text, answer, err)
+		}
 	}
 }
 

@@ -160,6 +160,8 @@ func (c *call) watched(ctx context.Context) context.Context {
 type watchedTransport struct{ http.RoundTripper }
 
 func (t watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	backends.Trace(r.Context(), r.Header)
 	resp, err := t.RoundTripper.RoundTrip(r)
 	if c, ok := r.Context().Value(callKey{}).(*call); ok && err == nil {
 		resp.Body = &watchedBody{resp.Body, c, 0}

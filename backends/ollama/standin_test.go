@@ -89,6 +89,8 @@ func standIn() error {
 		case "everything": // that it was asked
 			answer(strings.Join(asked, "\n"))
 			asked = nil
+		case "trace":
+			answer(strings.Join(r.Header.Values("Traceparent"), " "))
 		case "store": // what it sees
 			answer(lookAround())
 		case "get stuck":
@@ -284,6 +286,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 		`chat {"model":"model","messages":[{"role":"user","content":"everything"},{"role":"assistant","content":"\",\"options\":{\"num_ctx\":1}"}],`+
 			`"options":{"num_predict":7,"seed":4294967294,"stop":["end"],"temperature":0.5,"top_p":0.9},"think":false,"truncate":false,"shift":false}`)
 }
+
+func TestTrace(t *testing.T) { backendtest.CheckTrace(t, startStandIn(t, backends.Spec{ChatTemplate: chatTemplate})) }
 
 // TestStore checks all that Ollama sees: another file, parameter or variable here is another thing that changes answers.
 func TestStore(t *testing.T) {
