@@ -99,10 +99,10 @@ func (g *Gateway) asked(api errorStyle, operation string, decode func(io.Reader)
 		}, func(w http.ResponseWriter, to answerHTTP) error {
 			if req.stream {
 				a := &streamAnswer{answerHTTP: to, style: how}
-				return a.finish(g.chat(r.Context(), req, a))
+				return g.chat(r.Context(), req, a)
 			}
 			a := &wholeAnswer{answerHTTP: to, style: how}
-			return a.finish(g.chat(r.Context(), req, a))
+			return g.chat(r.Context(), req, a)
 		})
 	})
 }
@@ -117,7 +117,7 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
 			a := &oneAnswer[backends.Embeddings]{answerHTTP: to, body: how.vectors}
-			return a.finish(g.embed(r.Context(), req, a))
+			return g.embed(r.Context(), req, a)
 		})
 	})
 }
@@ -131,7 +131,7 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
 			a := &oneAnswer[int]{answerHTTP: to, body: func(_ ServingInfo, tokens int, _ time.Duration) any { return body(tokens) }}
-			return a.finish(g.count(r.Context(), req, a))
+			return g.count(r.Context(), req, a)
 		})
 	})
 }
@@ -208,14 +208,25 @@ type wholeAnswer struct {
 
 func (a *wholeAnswer) send(c backends.Chunk) error { return a.got.add(c) }
 
-// finish sends the answer, or the error, which it returns.
 func (a *wholeAnswer) finish(err error) error {
+	return a.sent(err, func() any { return a.style.whole(a.meta, a.got) })
+}
+
+// sent sends a body, or the error, which it returns. The caller has the body at once: what is still to be done for the
+// request is nothing that it needs, but for a receipt.
+func (a *answerHTTP) sent(err error, body func() any) error {
 	if err != nil {
 		writeError(a.w, a.api, err)
 		return err
 	}
 	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	writeJSON(a.w, http.StatusOK, a.style.whole(a.meta, a.got))
+	writeJSON(a.w, http.StatusOK, body())
+	if a.receipt != "" {
+		return nil
+	}
+	if err := a.control.Flush(); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
 	return nil
 }
 
@@ -228,15 +239,8 @@ type oneAnswer[T any] struct {
 
 func (a *oneAnswer[T]) take(got T) { a.got = got }
 
-// finish is that of a wholeAnswer.
 func (a *oneAnswer[T]) finish(err error) error {
-	if err != nil {
-		writeError(a.w, a.api, err)
-		return err
-	}
-	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	writeJSON(a.w, http.StatusOK, a.body(a.meta.info, a.got, time.Since(a.meta.created)))
-	return nil
+	return a.sent(err, func() any { return a.body(a.meta.info, a.got, time.Since(a.meta.created)) })
 }
 
 // streamAnswer sends an answer in frames, as it comes. Nothing is written before the first part, so that an error before
@@ -290,7 +294,7 @@ func (a *streamAnswer) frames(frames [][]byte) error {
 	return nil
 }
 
-// finish ends the stream. Only a whole answer ends as its API says; anything else is an error, which it returns.
+// finish ends the stream. Only a whole answer ends as its API says; anything else is an error.
 func (a *streamAnswer) finish(err error) error {
 	switch {
 	case err != nil && !a.started:

@@ -112,11 +112,13 @@ func writeError(w http.ResponseWriter, api errorStyle, err error) {
 
 // writeJSON writes a whole body. Nobody is left to be told if that fails.
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	body := encode(v)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	body := append(encode(v), '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
 }
 
 // encode writes a value of ours, all of which have a JSON form.

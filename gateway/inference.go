@@ -187,6 +187,9 @@ func (a *grpcAnswer) send(c backends.Chunk) error {
 	return nil
 }
 
+// finish leaves it to gRPC to send an error.
+func (a *grpcAnswer) finish(err error) error { return err }
+
 // heldAnswer collects an answer that is one message.
 type heldAnswer struct {
 	announce func(ServingInfo)
@@ -203,6 +206,8 @@ func (a *heldAnswer) begin(info ServingInfo) {
 func (a *heldAnswer) send(c backends.Chunk) error { return a.got.add(c) }
 
 func (a *heldAnswer) take(e backends.Embeddings) { a.vectors = e }
+
+func (a *heldAnswer) finish(err error) error { return err }
 
 // streamed serves the unary methods of a service as streams of one message, which are the same on the wire. So receipts
 // see their bytes as those of all others.

@@ -61,7 +61,10 @@ type meters struct {
 type labelKey struct{ operation, channel, failure string }
 
 // labels are the attributes of a labelKey, made once: to sort and hash them costs more than to count.
-type labels struct{ all, input, output []metric.RecordOption }
+type labels struct {
+	all, input, output []metric.RecordOption
+	channel            []metric.AddOption // alone
+}
 
 func (m *meters) labels(k labelKey) *labels {
 	if l, ok := m.known.Load(k); ok {
@@ -77,7 +80,10 @@ func (m *meters) labels(k labelKey) *labels {
 	with := func(more ...attribute.KeyValue) []metric.RecordOption {
 		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(slices.Concat(attrs, more)...))}
 	}
-	l, _ := m.known.LoadOrStore(k, &labels{with(), with(attrTokenType.String("input")), with(attrTokenType.String("output"))})
+	l, _ := m.known.LoadOrStore(k, &labels{
+		with(), with(attrTokenType.String("input")), with(attrTokenType.String("output")),
+		[]metric.AddOption{metric.WithAttributes(attribute.String("channel", k.channel))},
+	})
 	return l.(*labels) //nolint:forcetypeassert // there are no others
 }
 
@@ -129,9 +135,9 @@ func (r *request) operation() string {
 // waits counts a request that waits for a runtime of the channel, until done.
 func (m *meters) waits(ctx context.Context, channel string) (done func()) {
 	ctx = context.WithoutCancel(ctx)
-	label := metric.WithAttributes(attribute.String("channel", channel))
-	m.waiting.Add(ctx, 1, label)
-	return func() { m.waiting.Add(ctx, -1, label) }
+	of := m.labels(labelKey{channel: channel}).channel
+	m.waiting.Add(ctx, 1, of...)
+	return func() { m.waiting.Add(ctx, -1, of...) }
 }
 
 // An observation follows one request. It sees counts, names and times, and never a word of the conversation.
@@ -349,5 +355,10 @@ func (g *Gateway) logRequest(ctx context.Context, out outcome, err error, attrs 
 			level = slog.LevelWarn
 		}
 	}
-	g.log.LogAttrs(ctx, level, "request", attrs...)
+	if !g.log.Enabled(ctx, level) {
+		return
+	}
+	line := slog.NewRecord(time.Now(), level, "request", 0) // of no place in the program, which takes long to find
+	line.AddAttrs(attrs...)
+	_ = g.log.Handler().Handle(ctx, line) // as slog itself does
 }

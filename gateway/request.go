@@ -54,17 +54,25 @@ type request struct {
 	names names
 }
 
-// An answer is where the parts of an answer go.
-type answer interface {
+// A receiver is where what becomes of a request goes.
+type receiver interface {
 	// begin says who answers. It may set headers, but an error may still follow instead of an answer.
 	begin(ServingInfo)
+	// finish is called once, at the end, with what went wrong, if anything did; begin may not have been. What it returns is
+	// what became of the request in the end.
+	finish(error) error
+}
+
+// An answer is where the parts of an answer go.
+type answer interface {
+	receiver
 	// send passes a part on. Its error wraps errGone if the caller is no longer there.
 	send(backends.Chunk) error
 }
 
 // taker is where what is found out at once goes: embeddings, or a count.
 type taker[T any] interface {
-	begin(ServingInfo)
+	receiver
 	take(T)
 }
 
@@ -78,7 +86,7 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 		req, err = r.complete(info.Limits)
 		return err
 	}
-	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+	return g.serve(ctx, r, to, suits, func(ctx context.Context, v *visit, serving Serving) error {
 		if err := r.receipt.Begin(v.o.info.by()); err != nil {
 			return err
 		}
@@ -99,6 +107,9 @@ func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {
 				c.Text = strings.ToValidUTF8(c.Text, "\uFFFD")
 				finished = finished || c.FinishReason != ""
 				v.o.chunk(c)
+				if req.Whole {
+					return to.send(c) // which keeps it
+				}
 				return v.send(c, to)
 			})
 		})
@@ -116,7 +127,7 @@ const loaded = "load"
 // embed answers a request for embeddings.
 func (g *Gateway) embed(ctx context.Context, r *request, to taker[backends.Embeddings]) error {
 	suits := func(ServingInfo) error { return nil }
-	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+	return g.serve(ctx, r, to, suits, func(ctx context.Context, v *visit, serving Serving) error {
 		if err := r.receipt.Begin(v.o.info.by()); err != nil {
 			return err
 		}
@@ -142,7 +153,7 @@ func (g *Gateway) count(ctx context.Context, r *request, to taker[int]) error {
 		req, err = r.complete(info.Limits)
 		return err
 	}
-	return g.serve(ctx, r, suits, func(ctx context.Context, v *visit, serving Serving) error {
+	return g.serve(ctx, r, to, suits, func(ctx context.Context, v *visit, serving Serving) error {
 		v.o.asked = false
 		if err := r.receipt.Begin(v.o.info.by()); err != nil {
 			return err
@@ -162,11 +173,11 @@ func (g *Gateway) count(ctx context.Context, r *request, to taker[int]) error {
 
 // serve answers one request, by ask, once what serves suits it. This is the whole flow, in order; an error it returns goes
 // through [outcomeOf] to the caller, and every request, answered or not, leaves one line in the log.
-func (g *Gateway) serve(ctx context.Context, r *request, suits func(ServingInfo) error, ask func(context.Context, *visit, Serving) error) (err error) {
+func (g *Gateway) serve(ctx context.Context, r *request, to receiver, suits func(ServingInfo) error, ask func(context.Context, *visit, Serving) error) (err error) {
 	r.channel = channelOf(r.channel)
 	ctx, o := g.observe(ctx, r)
 	defer func() {
-		err = revoked(ctx, err)
+		err = to.finish(revoked(ctx, err))
 		o.end(ctx, err)
 	}()
 
