@@ -3,6 +3,7 @@ package bench
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // A Series is what was measured in all rounds, in their order. Statistics of an empty one are not numbers.
@@ -40,3 +41,6 @@ func (s Series) Quantile(share float64) float64 {
 	}
 	return sorted[below] + (at-float64(below))*(sorted[below+1]-sorted[below])
 }
+
+// Milliseconds returns a time as a value that is measured in them.
+func Milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }

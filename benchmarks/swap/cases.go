@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 // Names of the cases. Figures are named after them.
@@ -62,21 +63,21 @@ func (w *world) plain(ctx context.Context) (bench.Values, error) {
 	}
 	_, err = p.End()
 	p.Stop()
-	return bench.Values{first: milliseconds(took)}, err
+	return bench.Values{first: bench.Milliseconds(took)}, err
 }
 
 // before is the gateway under load without a swap.
 func (w *world) before(ctx context.Context) (bench.Values, error) {
-	var spans []window
+	var spans []site.Window
 	samples, err := w.underLoad(ctx, func() error {
 		now := time.Now()
-		spans = []window{{now, now.Add(quiet)}}
+		spans = []site.Window{{From: now, To: now.Add(quiet)}}
 		return sleep(ctx, quiet)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return values(latencies(samples, spans...)), nil
+	return values(site.Latencies(samples, spans...)), nil
 }
 
 // during swaps to one new release after the other.
@@ -107,7 +108,7 @@ func (w *world) rollbacks(ctx context.Context) (bench.Values, error) {
 
 // swaps carries out changes under load.
 func (w *world) swaps(ctx context.Context, changes []change) (bench.Values, error) {
-	var spans []window
+	var spans []site.Window
 	samples, err := w.underLoad(ctx, func() error {
 		for _, c := range changes {
 			span, err := w.swap(ctx, c)
@@ -126,13 +127,13 @@ func (w *world) swaps(ctx context.Context, changes []change) (bench.Values, erro
 	}
 	var answered bench.Series
 	for n, c := range changes {
-		at, ok := firstAnswer(samples, c.release, spans[n].from)
+		at, ok := firstAnswer(samples, c.release, spans[n].From)
 		if !ok {
 			return nil, fmt.Errorf("release %s answered nobody", c.release)
 		}
-		answered = append(answered, milliseconds(at.Sub(spans[n].from)))
+		answered = append(answered, bench.Milliseconds(at.Sub(spans[n].From)))
 	}
-	v := values(latencies(samples, spans...))
+	v := values(site.Latencies(samples, spans...))
 	v[first] = answered.Median()
 	w.total.swaps += len(changes)
 	return v, nil
@@ -143,14 +144,14 @@ func values(took bench.Series) bench.Values {
 }
 
 // underLoad does something while callers ask, and returns all their requests.
-func (w *world) underLoad(ctx context.Context, do func() error) ([]sample, error) {
-	l := startLoad(w.callers, w.says)
+func (w *world) underLoad(ctx context.Context, do func() error) ([]site.Sample, error) {
+	l := w.startLoad()
 	err := sleep(ctx, leadIn)
 	if err == nil {
 		err = do()
 	}
-	samples := l.end()
-	w.total.add(samples, time.Since(l.begun))
+	samples := l.End()
+	w.total.add(samples, time.Since(l.Begun))
 	return samples, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 // counts are of all requests that were ever sent, also in rounds that were noisy and are not reported.
@@ -18,17 +19,17 @@ type counts struct {
 	example                 string // of what went wrong first
 }
 
-func (c *counts) add(all []sample, took time.Duration) {
+func (c *counts) add(all []site.Sample, took time.Duration) {
 	c.asking += took
 	for _, s := range all {
 		c.requests++
-		wrong := s.failure
+		wrong := s.Failure
 		switch {
-		case s.failure != "":
+		case s.Failure != "":
 			c.failed++
-		case s.mixed != "":
+		case s.Wrong != "":
 			c.mixed++
-			wrong = s.mixed
+			wrong = s.Wrong
 		}
 		if c.example == "" {
 			c.example = wrong

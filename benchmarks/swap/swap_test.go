@@ -17,51 +17,6 @@ import (
 // at is a moment of the tests, in milliseconds.
 func at(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 
-func TestDueAfter(t *testing.T) {
-	const of = 4
-	var all []time.Duration
-	for turn := range 8 {
-		for caller := range of {
-			all = append(all, dueAfter(caller, turn, of))
-		}
-	}
-	for i, due := range all {
-		if want := time.Duration(i) * time.Second / rate; due != want {
-			t.Fatalf("request %d is due after %v, want %v: even intervals", i, due, want)
-		}
-	}
-}
-
-func TestLatencies(t *testing.T) {
-	one, two := window{at(100), at(200)}, window{at(300), at(400)}
-	tests := []struct {
-		name      string
-		due, done int
-		want      bool
-	}{
-		{"within the first", 150, 160, true},
-		{"within the second", 350, 360, true},
-		{"answered after the end", 199, 900, true},
-		{"due at the beginning", 100, 101, true},
-		{"due at the end", 200, 201, false},
-		{"due before, answered within", 99, 150, false},
-		{"between", 250, 260, false},
-	}
-	for _, tt := range tests {
-		got := latencies([]sample{{due: at(tt.due), done: at(tt.done)}}, one, two)
-		want := bench.Series(nil)
-		if tt.want {
-			want = bench.Series{float64(tt.done - tt.due)}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: latencies() = %v, want %v", tt.name, got, want)
-		}
-	}
-	if got := latencies([]sample{{due: at(150), done: at(151)}}, one, one); len(got) != 1 {
-		t.Errorf("in two windows at once: latencies() = %v, want it once", got)
-	}
-}
-
 func TestValues(t *testing.T) {
 	var took bench.Series
 	for ms := range 101 {
@@ -76,14 +31,14 @@ func TestFirstAnswer(t *testing.T) {
 	const old, fresh = "sha256:old", "sha256:new"
 	tests := []struct {
 		name string
-		all  []sample
+		all  []site.Sample
 		want time.Time
 	}{
-		{"one", []sample{{due: at(110), done: at(150), release: fresh}}, at(150)},
-		{"the first that was answered", []sample{{due: at(110), done: at(180), release: fresh}, {due: at(120), done: at(140), release: fresh}}, at(140)},
-		{"of another release", []sample{{due: at(110), done: at(150), release: old}}, time.Time{}},
-		{"from when it served before", []sample{{due: at(90), done: at(150), release: fresh}}, time.Time{}},
-		{"that failed", []sample{{due: at(110), done: at(150), release: fresh, failure: "cut off"}}, time.Time{}},
+		{"one", []site.Sample{{Due: at(110), Done: at(150), Release: fresh}}, at(150)},
+		{"the first that was answered", []site.Sample{{Due: at(110), Done: at(180), Release: fresh}, {Due: at(120), Done: at(140), Release: fresh}}, at(140)},
+		{"of another release", []site.Sample{{Due: at(110), Done: at(150), Release: old}}, time.Time{}},
+		{"from when it served before", []site.Sample{{Due: at(90), Done: at(150), Release: fresh}}, time.Time{}},
+		{"that failed", []site.Sample{{Due: at(110), Done: at(150), Release: fresh, Failure: "cut off"}}, time.Time{}},
 		{"nothing", nil, time.Time{}},
 	}
 	for _, tt := range tests {
@@ -107,8 +62,8 @@ func TestSwitched(t *testing.T) {
 
 func TestCounts(t *testing.T) {
 	var c counts
-	c.add([]sample{{}, {mixed: "A for B"}, {failure: "503", mixed: "nothing"}}, time.Second)
-	c.add([]sample{{failure: "cut off"}}, time.Second)
+	c.add([]site.Sample{{}, {Wrong: "A for B"}, {Failure: "503", Wrong: "nothing"}}, time.Second)
+	c.add([]site.Sample{{Failure: "cut off"}}, time.Second)
 	if want := (counts{requests: 4, failed: 2, mixed: 1, asking: 2 * time.Second, example: "A for B"}); c != want {
 		t.Errorf("counts = %+v, want %+v", c, want)
 	}

@@ -140,35 +140,35 @@ func (w *world) switched(release string) {
 }
 
 // swap delivers a publication and returns the time from then until it serves, and what has to leave has left.
-func (w *world) swap(ctx context.Context, c change) (window, error) {
+func (w *world) swap(ctx context.Context, c change) (site.Window, error) {
 	pids, err := w.gateway.Runtimes()
 	if err != nil {
-		return window{}, err
+		return site.Window{}, err
 	}
 	leaving, err := watchProcesses(pids)
 	if err != nil {
-		return window{}, err
+		return site.Window{}, err
 	}
 	defer leaving.close()
 	w.gateway.Forget()
-	during := window{from: time.Now()}
+	during := site.Window{From: time.Now()}
 	if err := w.Deliver(c.file); err != nil {
-		return window{}, err
+		return site.Window{}, err
 	}
 	serves, err := w.gateway.Await(ctx, site.MsgServes)
 	if err != nil {
-		return window{}, err
+		return site.Window{}, err
 	}
 	if serves.Attrs["release"] != c.release {
-		return window{}, fmt.Errorf("%v serves, want %s", serves.Attrs["release"], c.release)
+		return site.Window{}, fmt.Errorf("%v serves, want %s", serves.Attrs["release"], c.release)
 	}
 	w.switched(c.release)
 	if c.leaves {
 		if err := leaving.awaitOne(); err != nil {
-			return window{}, err
+			return site.Window{}, err
 		}
 	}
-	during.to = time.Now()
+	during.To = time.Now()
 	return during, nil
 }
 
