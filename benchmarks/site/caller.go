@@ -25,11 +25,20 @@ type Caller struct {
 
 // Caller returns one with an identity that the gateway itself issues.
 func (g *Gateway) Caller(ctx context.Context) (*Caller, error) {
+	return g.caller(ctx, g.Identity)
+}
+
+// CallerOf returns one with an identity of its own.
+func (g *Gateway) CallerOf(ctx context.Context, name string) (*Caller, error) {
+	return g.caller(ctx, func(ctx context.Context) (*identity.Source, error) { return g.site.Identity(ctx, name) })
+}
+
+func (g *Gateway) caller(ctx context.Context, of func(context.Context) (*identity.Source, error)) (*Caller, error) {
 	address, err := g.Address(ctx, "http")
 	if err != nil {
 		return nil, err
 	}
-	id, err := g.Identity(ctx)
+	id, err := of(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -12,15 +12,23 @@ package site
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/weighbridge/weighbridge/gateway/identity"
+	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
 )
 
 // Parts name the programs that are measured.
@@ -59,6 +67,8 @@ type Site struct {
 	Parts
 	Dir         string
 	RuntimeArgs []string // how the gateway starts llama-server; see Gateway.Learn
+
+	agent *devworkload.Agent // issues all identities; nil: the gateway does
 }
 
 // Files in a site.
@@ -70,6 +80,7 @@ const (
 	models       = "models"
 	keyFile      = "api-key"
 	spiffeSocket = "spiffe.sock"
+	svids        = "svids" // of the gateway and of callers by name
 	trustDomain  = "bench.example"
 	apiKey       = "a-key-that-is-no-secret" // of a llama-server that the gateway did not start
 
@@ -116,7 +127,7 @@ behaviour:
 `
 
 const configText = `listen: {grpc: 127.0.0.1:0, http: 127.0.0.1:0, control: "unix:./control.sock", metrics: 127.0.0.1:0}
-identity: {development: {trustDomain: ` + trustDomain + `, socket: ./` + spiffeSocket + `}}
+identity: {%s}
 trust:
   root: {keys: [%s], threshold: 1}
   policy: policy.jsonl
@@ -126,14 +137,30 @@ weights: [./` + models + `]
 runtimes: {llamacpp: {command: %q}}
 channels: {chat: {}}
 memory: %dMiB
-access: [{caller: "spiffe://` + trustDomain + `/apps/*", channels: [` + Channel + `], methods: [chat, models], limits: {rate: 10000/s, concurrent: 512}}]
+access: [%s]
 `
 
-// Config says what a site is for. All of it is required.
+const (
+	developmentText = "development: {trustDomain: " + trustDomain + ", socket: ./" + spiffeSocket + "}"
+	filesText       = "files: {svid: %[1]s/svid.pem, key: %[1]s/key.pem, bundle: %[1]s/bundle.pem}"
+	ruleText        = `{caller: "spiffe://` + trustDomain + `/apps/%s", channels: [` + Channel + `], methods: [chat, models], limits: {%s}}`
+
+	// ampleLimits are counted, and never reached.
+	ampleLimits = "rate: 10000/s, concurrent: 512"
+
+	gatewayName = "gateway"
+	appsPath    = "/apps/"
+)
+
+// Config says what a site is for. Parts, In and Memory are required.
 type Config struct {
 	Parts  Parts
 	In     string // a directory, in which the site gets one of its own
 	Memory int64  // for weights, in bytes
+
+	// Callers are those that have identities of their own, by their names, and their limits, as in a rule; "": such as are
+	// never reached. nil: all share one, with such limits.
+	Callers map[string]string
 }
 
 // New makes keys, a policy and a configuration. The site has no models and no statements yet.
@@ -169,7 +196,53 @@ func New(ctx context.Context, c Config) (_ *Site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.write(configFile, fmt.Sprintf(configText, root, c.Parts.Llama, c.Memory>>20))
+	ids, rules, err := s.identities(c.Callers)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.write(configFile, fmt.Sprintf(configText, ids, root, c.Parts.Llama, c.Memory>>20, rules))
+}
+
+// identities returns where the gateway's own comes from, and the rules for its callers, whose identities it issues.
+func (s *Site) identities(callers map[string]string) (ids, rules string, err error) {
+	if callers == nil {
+		return developmentText, fmt.Sprintf(ruleText, "*", ampleLimits), nil
+	}
+	td, err := spiffeid.TrustDomainFromString(trustDomain)
+	if err != nil {
+		return "", "", err
+	}
+	if s.agent, err = devworkload.Open(devworkload.Config{TrustDomain: td}); err != nil {
+		return "", "", err
+	}
+	paths := []string{"/" + gatewayName}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(callers)) {
+		paths = append(paths, appsPath+name)
+		all = append(all, fmt.Sprintf(ruleText, name, cmp.Or(callers[name], ampleLimits)))
+	}
+	for _, path := range paths {
+		id, err := spiffeid.FromPath(td, path)
+		if err != nil {
+			return "", "", err
+		}
+		if err := s.agent.Write(s.Path(svids), devworkload.Identity{ID: id}); err != nil {
+			return "", "", err
+		}
+	}
+	return fmt.Sprintf(filesText, "./"+svids+"/"+gatewayName), strings.Join(all, ", "), nil
+}
+
+// Identity returns that of a caller which has one of its own.
+func (s *Site) Identity(ctx context.Context, name string) (*identity.Source, error) {
+	dir := s.Path(svids + appsPath + name)
+	id, err := identity.Open(ctx, identity.Config{Files: &identity.Files{
+		SVID: filepath.Join(dir, devworkload.SVIDFile), Key: filepath.Join(dir, devworkload.KeyFile), Bundle: filepath.Join(dir, devworkload.BundleFile),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("get the identity of %s: %w", name, err)
+	}
+	return id, nil
 }
 
 // ModelName is the path of a model in a site.
@@ -246,6 +319,9 @@ func (s *Site) write(name, text string) error {
 
 // Close removes the site. Whatever was started over it must have ended.
 func (s *Site) Close() error {
+	if s.agent != nil {
+		s.agent.Close()
+	}
 	if err := os.RemoveAll(s.Dir); err != nil {
 		return fmt.Errorf("remove site: %w", err)
 	}

@@ -60,6 +60,38 @@ func TestChildFinishes(t *testing.T) {
 	}
 }
 
+// TestIdentities gives each caller an identity and a rule of its own.
+func TestIdentities(t *testing.T) {
+	s := &Site{Dir: t.TempDir()}
+	ids, rules, err := s.identities(map[string]string{"loud": "rate: 10/s", "quiet": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !strings.Contains(ids, "files: {svid: ./svids/gateway/svid.pem") {
+		t.Errorf("the gateway's identity is %q, want files", ids)
+	}
+	for _, want := range []string{`/apps/loud", channels: [chat], methods: [chat, models], limits: {rate: 10/s}}`, `/apps/quiet", channels: [chat], methods: [chat, models], limits: {` + ampleLimits} {
+		if !strings.Contains(rules, want) {
+			t.Errorf("rules = %q, want %q among them", rules, want)
+		}
+	}
+	id, err := s.Identity(t.Context(), "loud")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer id.Close()
+	if got := id.TrustDomain().Name(); got != trustDomain {
+		t.Errorf("trust domain = %q, want %q", got, trustDomain)
+	}
+	if _, err := s.Identity(t.Context(), "nobody"); err == nil {
+		t.Error("Identity(nobody) = nil, want an error")
+	}
+	if ids, _, err := (&Site{}).identities(nil); err != nil || !strings.Contains(ids, "development") {
+		t.Errorf("without callers the identity is %q, %v, want development", ids, err)
+	}
+}
+
 func TestReplaceArgs(t *testing.T) {
 	args := []string{"--model", "/proc/self/fd/4", "--jinja", "--load-mode", "mmap", "--model"}
 	got := replaceArgs(args, map[string]string{"--model": "m.gguf", "--load-mode": "none", "--absent": "x"})
