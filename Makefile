@@ -34,7 +34,7 @@ generate: ## regenerate the code of proto/ and the assembly of the hash lanes
 fuzz: ## each fuzz target for 20 seconds
 	@.ci/fuzz 20s
 
-bench: bench-hash bench-load bench-decide bench-swap bench-overhead ## all benchmarks, one after the other; each ends with its figures
+bench: bench-hash bench-load bench-decide bench-swap bench-overhead bench-fair ## all benchmarks, one after the other; each ends with its figures
 
 bench-hash: build ## hash, read and seal weights beside crypto/sha256, openssl, sha256sum, b3sum and model_signing; ROUNDS=n
 	@go run ./benchmarks/hash -results benchmarks/results
@@ -51,4 +51,7 @@ bench-swap: build parts ## latency under load while releases are swapped and rol
 bench-overhead: build parts ## what the gateway adds to its model server, beside a bare proxy and nginx; ROUNDS=n
 	@go run ./benchmarks/overhead -results benchmarks/results
 
-.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide bench-swap bench-overhead
+bench-fair: build parts ## latency of a caller beside one that asks for twenty times what it may; ROUNDS=n
+	@go run ./benchmarks/fair -results benchmarks/results
+
+.PHONY: help demo test race lint build parts gemma generate fuzz bench bench-hash bench-load bench-decide bench-swap bench-overhead bench-fair

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
+)
+
+// room is more than the weights need.
+const room = 1 << 30
+
+// runtimeArgs: there are more slots than the loud caller may ever fill.
+const runtimeArgs = "ctx-size: 2560, parallel: 8, threads: 1"
+
+// model is the only one. It never ends by itself, so that a caller says how long an answer is.
+var model = site.ModelName("endless.gguf")
+
+// Callers, by their names.
+const (
+	quietCaller = "quiet"
+	rated       = "rated"   // loud, and limited by rate
+	counted     = "counted" // loud, and limited by requests at once
+)
+
+// A world is a site whose gateway serves, under a quiet caller's load, or none.
+type world struct {
+	*site.Site
+	gateway *site.Gateway
+	address string
+	quiet   []*site.Caller // connections of one caller
+
+	total  counts
+	pooled map[string]bench.Series // latencies of all requests of a case
+}
+
+func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
+	w := &world{pooled: map[string]bench.Series{}}
+	limits := map[string]string{
+		quietCaller: "",
+		rated:       fmt.Sprintf("rate: %d/s, burst: %d", loudRate, loudBurst),
+		counted:     fmt.Sprintf("concurrent: %d", loudConcurrent),
+	}
+	if w.Site, err = site.New(ctx, site.Config{Parts: parts, In: os.TempDir(), Memory: room, Callers: limits}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if err := w.startGateway(ctx); err != nil {
+		return nil, err
+	}
+	for range connections {
+		c, err := w.gateway.CallerOf(ctx, quietCaller)
+		if err != nil {
+			return nil, err
+		}
+		w.quiet = append(w.quiet, c)
+	}
+	return w, w.gateway.Learn()
+}
+
+func (w *world) startGateway(ctx context.Context) error {
+	f, err := os.Create(w.Path(model))
+	if err != nil {
+		return fmt.Errorf("write model: %w", err)
+	}
+	err = tinygguf.Write(f, tinygguf.Config{Sentence: "on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate})
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write model: %w", err)
+	}
+	release, err := w.Release(ctx, model, runtimeArgs)
+	if err != nil {
+		return err
+	}
+	publication, err := w.Publish(ctx, release, 1)
+	if err != nil {
+		return err
+	}
+	if err := w.Deliver(publication); err != nil {
+		return err
+	}
+	if w.gateway, err = w.StartGateway(); err != nil {
+		return err
+	}
+	if _, err := w.gateway.Await(ctx, site.MsgServes); err != nil {
+		return err
+	}
+	w.address, err = w.gateway.Address(ctx, "http")
+	return err
+}
+
+func (w *world) close() error {
+	for _, c := range w.quiet {
+		c.Close()
+	}
+	if w.gateway != nil {
+		w.gateway.Stop()
+	}
+	return w.Close()
+}
+
+// A loudCaller is a process that asks.
+type loudCaller struct {
+	*site.Child
+	said, failed *bytes.Buffer
+}
+
+// startLoud starts one. It has the lowest priority: what it does to be loud is not what is measured.
+func (w *world) startLoud(d demand) (*loudCaller, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("start loud caller: %w", err)
+	}
+	l := &loudCaller{said: &bytes.Buffer{}, failed: &bytes.Buffer{}}
+	cmd := exec.CommandContext(context.Background(), "nice", "-n", "19", self, loudCommand, "-site", w.Dir, "-address", w.address, "-caller", d.Caller,
+		"-connections", strconv.Itoa(d.Connections), "-every", d.Every.String(), "-tokens", strconv.Itoa(d.Tokens), "-pause", d.Pause.String())
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Stdout, cmd.Stderr = l.said, l.failed
+	if l.Child, err = site.StartChild("loud caller", cmd); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// end has it stop, and returns what became of its requests, and the processor time that it took for them.
+func (l *loudCaller) end() (t tally, cpu time.Duration, err error) {
+	used, err := l.End()
+	if err != nil {
+		return t, 0, err
+	}
+	if err := json.Unmarshal(l.said.Bytes(), &t); err != nil {
+		return t, 0, fmt.Errorf("the loud caller failed: %w: %s", err, bytes.TrimSpace(l.failed.Bytes()))
+	}
+	return t, used.CPU, nil
+}
