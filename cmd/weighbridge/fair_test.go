@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -182,6 +183,65 @@ func TestServeIsFair(t *testing.T) {
 	}
 	t.Logf("p99 of the quiet caller: alone %s, beside one within its limit %s (got %v), beside one at 20 times that %s (got %v)",
 		alone.p99(), beside.p99(), within.statuses, crowded.p99(), crowd.statuses)
+}
+
+// TestServeTakesTurns has one caller fill a real runtime with long answers, many times over, and another ask now and then: it
+// waits for one of those that run to end at most.
+func TestServeTakesTurns(t *testing.T) {
+	const slots, crowd, questions = 2, 24, 10
+	g := newShared(t, tinygguf.Config{Sentence: "on and on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate},
+		map[string]string{"ctx-size": "2048", "threads": "1", "parallel": fmt.Sprint(slots)},
+		`[{caller: "spiffe://test.example/apps/*", channels: [chat], methods: [chat]}]`)
+	g.start("--init-state")
+	g.await("release serves")
+	ask := func(c *http.Client, tokens int) {
+		body := fmt.Sprintf(`{"model":"chat","max_tokens":%d,"messages":[{"role":"user","content":"x"}]}`, tokens)
+		resp, err := c.Post(g.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("POST = %s, %v", resp.Status, err)
+		}
+	}
+	one, other := g.as(loud), g.as(quiet)
+	var asking atomic.Bool
+	asking.Store(true)
+	var wg sync.WaitGroup
+	for range crowd {
+		wg.Go(func() {
+			for asking.Load() {
+				ask(one, 400)
+			}
+		})
+	}
+	g.await("request", "caller", "spiffe://test.example"+loud) // by then all the others wait
+	for range questions {
+		ask(other, 1)
+	}
+	asking.Store(false)
+	wg.Wait()
+
+	// longest returns the longest wait of a caller's requests, and the longest of its turns.
+	longest := func(path string) (wait, turn time.Duration) {
+		for _, attrs := range g.log.findAll("request", "caller", "spiffe://test.example"+path) {
+			waited, _ := attrs["wait"].(float64) // absent: it did not
+			took, _ := attrs["duration"].(float64)
+			wait, turn = max(wait, time.Duration(waited)), max(turn, time.Duration(took-waited))
+		}
+		return wait, turn
+	}
+	waited, _ := longest(quiet)
+	crowded, turn := longest(loud)
+	if waited > turn {
+		t.Errorf("the quiet caller waited for %s, and the longest turn took %s", waited, turn)
+	}
+	if crowded < 3*turn {
+		t.Errorf("the loud caller waited for %s, with turns of up to %s: there was no crowd", crowded, turn)
+	}
+	t.Logf("the quiet caller waited for %s at most, the loud one for %s, turns took up to %s", waited, crowded, turn)
 }
 
 // TestServeEndsStreams takes a caller's rule away while it is streamed to: the stream ends with an error that says so,

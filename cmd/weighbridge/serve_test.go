@@ -65,6 +65,23 @@ func (l *logBuffer) find(msg string, with ...string) (map[string]any, <-chan str
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found map[string]any
+	if all := l.all(msg, with...); len(all) > 0 {
+		found = all[len(all)-1]
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return found, l.changed
+}
+
+// findAll returns the attributes of all lines with this message.
+func (l *logBuffer) findAll(msg string, with ...string) []map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all(msg, with...)
+}
+
+func (l *logBuffer) all(msg string, with ...string) (all []map[string]any) {
 	for line := range bytes.Lines(l.data.Bytes()) {
 		var attrs map[string]any
 		matches := json.Unmarshal(line, &attrs) == nil && attrs["msg"] == msg
@@ -72,13 +89,10 @@ func (l *logBuffer) find(msg string, with ...string) (map[string]any, <-chan str
 			matches = matches && attrs[with[i]] == with[i+1]
 		}
 		if matches {
-			found = attrs
+			all = append(all, attrs)
 		}
 	}
-	if l.changed == nil {
-		l.changed = make(chan struct{})
-	}
-	return found, l.changed
+	return all
 }
 
 func (l *logBuffer) forget() {
