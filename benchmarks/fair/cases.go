@@ -122,7 +122,7 @@ func (w *world) quietly(ctx context.Context) (bench.Series, error) {
 		Question: func(int) site.Question { return site.Question{Text: "Go on?", MaxTokens: tokens} },
 		Check:    whole,
 	})
-	err := sleep(ctx, leadIn+measured)
+	err := site.Sleep(ctx, leadIn+measured)
 	all := l.End()
 	w.total.addQuiet(all)
 	return site.Latencies(all, site.Window{From: l.Begun.Add(leadIn), To: l.Begun.Add(leadIn + measured)}), err
@@ -134,13 +134,4 @@ func whole(a site.Answer) string {
 		return "an answer is empty"
 	}
 	return ""
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
@@ -21,9 +20,6 @@ const room = 1 << 30
 
 // runtimeArgs: there are more slots than the loud caller may ever fill.
 const runtimeArgs = "ctx-size: 2560, parallel: 8, threads: 1"
-
-// model is the only one. It never ends by itself, so that a caller says how long an answer is.
-var model = site.ModelName("endless.gguf")
 
 // Callers, by their names.
 const (
@@ -58,7 +54,10 @@ func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if err := w.startGateway(ctx); err != nil {
+	if w.gateway, err = w.ServeTiny(ctx, site.ModelName("endless.gguf"), site.Endless, runtimeArgs); err != nil {
+		return nil, err
+	}
+	if w.address, err = w.gateway.Address(ctx, "http"); err != nil {
 		return nil, err
 	}
 	for range connections {
@@ -69,36 +68,6 @@ func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
 		w.quiet = append(w.quiet, c)
 	}
 	return w, w.gateway.Learn()
-}
-
-func (w *world) startGateway(ctx context.Context) error {
-	f, err := os.Create(w.Path(model))
-	if err != nil {
-		return fmt.Errorf("write model: %w", err)
-	}
-	err = tinygguf.Write(f, tinygguf.Config{Sentence: "on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write model: %w", err)
-	}
-	release, err := w.Release(ctx, model, runtimeArgs)
-	if err != nil {
-		return err
-	}
-	publication, err := w.Publish(ctx, release, 1)
-	if err != nil {
-		return err
-	}
-	if err := w.Deliver(publication); err != nil {
-		return err
-	}
-	if w.gateway, err = w.StartGateway(); err != nil {
-		return err
-	}
-	if _, err := w.gateway.Await(ctx, site.MsgServes); err != nil {
-		return err
-	}
-	w.address, err = w.gateway.Address(ctx, "http")
-	return err
 }
 
 func (w *world) close() error {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 
-	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
@@ -93,36 +91,14 @@ func (w *world) close() error {
 	return w.Close()
 }
 
-// model is the only one. It never ends by itself, so that a caller says how long an answer is.
+// model is the only one.
 var model = site.ModelName("endless.gguf")
 
-func (w *world) startGateway(ctx context.Context) error {
-	f, err := os.Create(w.Path(model))
-	if err != nil {
-		return fmt.Errorf("write model: %w", err)
-	}
-	err = tinygguf.Write(f, tinygguf.Config{Sentence: "on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write model: %w", err)
-	}
-	release, err := w.Release(ctx, model, runtimeArgs)
-	if err != nil {
-		return err
-	}
-	publication, err := w.Publish(ctx, release, 1)
-	if err != nil {
-		return err
-	}
-	if err := w.Deliver(publication); err != nil {
-		return err
-	}
-	if w.gateway, err = w.StartGateway(); err != nil {
+func (w *world) startGateway(ctx context.Context) (err error) {
+	if w.gateway, err = w.ServeTiny(ctx, model, site.Endless, runtimeArgs); err != nil {
 		return err
 	}
 	w.stops = append(w.stops, w.gateway.Stop)
-	if _, err := w.gateway.Await(ctx, site.MsgServes); err != nil {
-		return err
-	}
 	web, err := w.gateway.Caller(ctx)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
@@ -40,6 +41,37 @@ func (s *Site) StartGateway() (*Gateway, error) {
 	var err error
 	g.Child, err = StartChild("weighbridge serve", cmd)
 	return g, err
+}
+
+// Endless is a tiny model that never ends by itself, so that a caller says how long an answer is.
+var Endless = tinygguf.Config{Sentence: "on and on ", Endless: true, ChatTemplate: tinygguf.ChatTemplate}
+
+// ServeTiny writes a tiny model, has a release of it with these arguments of the runtime approved and published, and
+// returns a gateway that serves it.
+func (s *Site) ServeTiny(ctx context.Context, model string, c tinygguf.Config, args string) (*Gateway, error) {
+	if err := s.WriteTiny(model, c); err != nil {
+		return nil, err
+	}
+	release, err := s.Release(ctx, model, args)
+	if err != nil {
+		return nil, err
+	}
+	publication, err := s.Publish(ctx, release, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Deliver(publication); err != nil {
+		return nil, err
+	}
+	g, err := s.StartGateway()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.Await(ctx, MsgServes); err != nil {
+		g.Stop()
+		return nil, err
+	}
+	return g, nil
 }
 
 // Await waits for the first log line with a message, since the last Forget.

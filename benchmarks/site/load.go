@@ -120,3 +120,13 @@ func Latencies(all []Sample, windows ...Window) bench.Series {
 	}
 	return took
 }
+
+// Sleep waits, unless ctx ends first.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

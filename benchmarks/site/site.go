@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
 )
@@ -308,6 +310,18 @@ func (s *Site) Says(ctx context.Context, args ...string) (string, error) {
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return lines[len(lines)-1], nil
+}
+
+// WriteTiny writes a tiny model.
+func (s *Site) WriteTiny(model string, c tinygguf.Config) error {
+	f, err := os.Create(s.Path(model))
+	if err == nil {
+		err = errors.Join(tinygguf.Write(f, c), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write model: %w", err)
+	}
+	return nil
 }
 
 // Path returns where a file of the site is.

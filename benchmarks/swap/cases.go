@@ -72,7 +72,7 @@ func (w *world) before(ctx context.Context) (bench.Values, error) {
 	samples, err := w.underLoad(ctx, func() error {
 		now := time.Now()
 		spans = []site.Window{{From: now, To: now.Add(quiet)}}
-		return sleep(ctx, quiet)
+		return site.Sleep(ctx, quiet)
 	})
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (w *world) swaps(ctx context.Context, changes []change) (bench.Values, erro
 				return err
 			}
 			spans = append(spans, span)
-			if err := sleep(ctx, pause); err != nil {
+			if err := site.Sleep(ctx, pause); err != nil {
 				return err
 			}
 		}
@@ -146,20 +146,11 @@ func values(took bench.Series) bench.Values {
 // underLoad does something while callers ask, and returns all their requests.
 func (w *world) underLoad(ctx context.Context, do func() error) ([]site.Sample, error) {
 	l := w.startLoad()
-	err := sleep(ctx, leadIn)
+	err := site.Sleep(ctx, leadIn)
 	if err == nil {
 		err = do()
 	}
 	samples := l.End()
 	w.total.add(samples, time.Since(l.Begun))
 	return samples, err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

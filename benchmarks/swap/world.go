@@ -96,14 +96,9 @@ func (w *world) newRelease(ctx context.Context) (change, error) {
 	w.models++
 	name := modelName(w.models)
 	sentence := fmt.Sprintf("I am version %d.", w.models)
-	f, err := os.Create(w.Path(name))
-	if err != nil {
-		return change{}, fmt.Errorf("write model: %w", err)
-	}
 	// The seed has no two of them share weights: each is read, hashed and sealed.
-	err = tinygguf.Write(f, tinygguf.Config{Sentence: sentence, ChatTemplate: tinygguf.ChatTemplate, Seed: uint64(w.models)})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return change{}, fmt.Errorf("write model: %w", err)
+	if err := w.WriteTiny(name, tinygguf.Config{Sentence: sentence, ChatTemplate: tinygguf.ChatTemplate, Seed: uint64(w.models)}); err != nil {
+		return change{}, err
 	}
 	release, err := w.Release(ctx, name, "ctx-size: 1024, parallel: 4, threads: 1")
 	if err != nil {
