@@ -141,6 +141,9 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api e
 	var req *request
 	var err error
 	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
+		err = g.full(c)
+	}
+	if err == nil {
 		err = readBody(w, r, c.receipt, func(body io.Reader) (err error) {
 			req, err = decode(body)
 			return err

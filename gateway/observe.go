@@ -140,6 +140,13 @@ func (m *meters) waits(ctx context.Context, channel string) (done func()) {
 	return func() { m.waiting.Add(ctx, -1, of...) }
 }
 
+// crowded counts a request that was refused because of too many, if that is the error.
+func (m *meters) crowded(ctx context.Context, err error) {
+	if rule, limit, ok := limitOf(err); ok {
+		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
+	}
+}
+
 // An observation follows one request. It sees counts, names and times, and never a word of the conversation.
 type observation struct {
 	g    *Gateway
@@ -255,9 +262,7 @@ func (o *observation) end(ctx context.Context, err error) {
 	if out.code != "" {
 		of = m.labels(labelKey{o.r.operation(), o.info.Channel, out.code})
 	}
-	if rule, limit, ok := limitOf(err); ok {
-		m.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("rule", rule), attribute.String("limit", limit)))
-	}
+	m.crowded(ctx, err)
 	m.duration.Record(ctx, end.Sub(o.start).Seconds(), of.all...)
 	m.overhead.Record(ctx, (end.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
 	m.active.Add(ctx, -1)
@@ -326,6 +331,7 @@ func (g *Gateway) tellRefused(c call, err error) {
 // logOther writes the access log's line of a call that is not a chat, or never became one.
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
+	g.meters.crowded(ctx, err)
 	g.tellRefused(c, err)
 	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
 }

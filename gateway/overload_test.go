@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -105,6 +106,39 @@ func TestLimits(t *testing.T) {
 				t.Errorf("metrics lack the refusals by %s:\n%s", tt.label, text)
 			}
 		})
+	}
+}
+
+// TestLimitsBeforeReading refuses who is over its rate before the request is read, however wrong that is, and stays on the
+// connection.
+func TestLimitsBeforeReading(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": hello()}, rulebook(t, apps(access.Limits{Rate: "1/m"})).use)
+	client := d.clientOf(d.tls("/apps/demo", "http/1.1"))
+	if resp, body := d.post(client, question); resp.StatusCode != http.StatusOK {
+		t.Fatalf("POST = %s: %s, want an answer to the first request", resp.Status, body)
+	}
+	var anew atomic.Int32
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if !i.Reused {
+			anew.Add(1)
+		}
+	}}
+	for range 3 {
+		ctx := httptrace.WithClientTrace(t.Context(), trace)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url("/v1/chat/completions"), strings.NewReader("no JSON"+strings.Repeat(" ", 100<<10)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, body := d.do(client, req)
+		if e := readError(t, body); resp.StatusCode != http.StatusTooManyRequests || e.Code != "rate_limit" {
+			t.Errorf("POST = %s: %s, want 429 for the rate", resp.Status, body)
+		}
+	}
+	if n := anew.Load(); n > 0 {
+		t.Errorf("%d connections were made anew, want none", n)
+	}
+	if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_refused_total{limit="rate",rule="0"} 3`) {
+		t.Errorf("metrics lack the refusals:\n%s", text)
 	}
 }
 

@@ -154,6 +154,19 @@ func (p *Policy) Knows(caller spiffeid.ID) error {
 	return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
 }
 
+// Naming returns the rules that name the caller, whatever they allow. Those that allow an act of its are among them.
+func (p *Policy) Naming(caller spiffeid.ID) []Grant {
+	var grants []Grant
+	if p != nil {
+		for _, r := range p.rules {
+			if r.matches(caller) {
+				grants = append(grants, Grant{r})
+			}
+		}
+	}
+	return grants
+}
+
 // A Verdict is what one rule says of an act.
 type Verdict struct {
 	Rule    int

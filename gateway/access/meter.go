@@ -69,23 +69,56 @@ func (m *Meter) Enter(caller spiffeid.ID, grants []Grant, expected Tokens) (*Pas
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	first := &LimitError{Retry: math.MaxInt64}
+	var first *LimitError
 	for _, g := range grants {
 		if g.rule.limits == nil {
 			return &Pass{Grant: g}, nil
 		}
 		a := m.account(holder{caller, g.rule.key}, g.rule.limits, now)
 		taken := g.rule.limits.amounts(expected)
-		if full := a.full(taken); full == nil {
+		full := a.full(taken[:])
+		if full == nil {
 			a.take(taken)
 			a.active++
 			return &Pass{g, m, a, taken}, nil
-		} else if full.Retry < first.Retry {
-			full.Rule = g.Rule()
-			first = full
 		}
+		first = first.or(full, g)
 	}
 	return nil, first
+}
+
+// Full returns a [*LimitError] if none of the grants has room for another request of the caller, whatever tokens that takes.
+// Nothing is taken.
+func (m *Meter) Full(caller spiffeid.ID, grants []Grant) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	var first *LimitError
+	for _, g := range grants {
+		h, l := holder{caller, g.rule.key}, g.rule.limits
+		if l == nil || m.accounts[h] == nil {
+			return nil
+		}
+		request := l.amounts(Tokens{})
+		full := m.account(h, l, now).full(request[:ofRequests+1])
+		if full == nil {
+			return nil
+		}
+		first = first.or(full, g)
+	}
+	if first == nil {
+		return nil // no grants: that is for others to say
+	}
+	return first
+}
+
+// or returns which of two has room first. The other is a grant's; e may be nil.
+func (e *LimitError) or(full *LimitError, of Grant) *LimitError {
+	if e != nil && e.Retry <= full.Retry {
+		return e
+	}
+	full.Rule = of.Rule()
+	return full
 }
 
 // End gives back what was set aside and charges what was used.
@@ -183,14 +216,16 @@ func (q quota) until(n float64) time.Duration {
 	return time.Duration(min(math.Ceil(n/q.second*float64(time.Second)), math.MaxInt64/2))
 }
 
-// full returns which limit has no room, of several the one that takes longest; nil if all have.
-func (a *account) full(amounts [quotas]float64) *LimitError {
+// full returns which limit has no room, of several the one that takes longest; nil if all have. Quotas of which there is no
+// amount are not looked at.
+func (a *account) full(amounts []float64) *LimitError {
 	var full *LimitError
 	if most := a.limits.concurrent; most > 0 && a.active >= most {
 		full = &LimitError{Limit: concurrent, Text: concurrency(most), Retry: concurrentRetry}
 	}
-	for i, q := range a.limits.quota {
-		over := a.used[i] + amounts[i] - q.size
+	for i, n := range amounts {
+		q := a.limits.quota[i]
+		over := a.used[i] + n - q.size
 		if q.size == 0 || over <= rounding {
 			continue
 		}

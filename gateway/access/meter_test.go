@@ -112,6 +112,49 @@ func TestMeterConcurrent(t *testing.T) {
 	s.serve(teller, access.Tokens{})
 }
 
+// TestMeterFull looks for room before it is known what a request takes, and takes none.
+func TestMeterFull(t *testing.T) {
+	one := access.Limits{Rate: "1/m"}
+	tests := []struct {
+		name  string
+		rules []access.Rule
+		uses  int    // requests that were let in
+		want  string // the limit; "" if there is room
+		of    int    // the rule
+	}{
+		{"rate", []access.Rule{limited(one)}, 1, "rate", 0},
+		{"concurrent", []access.Rule{limited(access.Limits{Concurrent: "1"})}, 1, "concurrent", 0},
+		{"all rules, of which one has room sooner", []access.Rule{limited(access.Limits{Rate: "1/h"}), limited(one)}, 2, "rate", 1},
+		{"tokens", []access.Rule{limited(access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Minute: "1"}}})}, 1, "", 0},
+		{"another rule without limits", []access.Rule{limited(one), rule("spiffe://bank.example/apps/*")}, 2, "", 0},
+		{"another rule that was not used", []access.Rule{limited(one), limited(access.Limits{Rate: "1/h"})}, 1, "", 0},
+		{"no rule", []access.Rule{rule("spiffe://bank.example/others/*")}, 0, "", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, tt.rules...)
+			caller := spiffeid.RequireFromString(teller)
+			full := func() error { return s.meter.Full(caller, s.policy.Naming(caller)) }
+			if err := full(); err != nil {
+				t.Fatalf("Full before anything was used = %v, want room", err)
+			}
+			for range tt.uses {
+				if _, err := s.enter(teller, access.Tokens{Prompt: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			over := new(access.LimitError)
+			if err := full(); (tt.want != "") != errors.As(err, &over) || over.Limit != tt.want || over.Rule != tt.of {
+				t.Errorf("Full = %v by rule %d, want %q by rule %d", err, over.Rule, tt.want, tt.of)
+			}
+			s.now = s.now.Add(time.Minute)
+			if err := full(); (err == nil) == (tt.want == "concurrent") {
+				t.Errorf("Full = %v a minute later", err)
+			}
+		})
+	}
+}
+
 func TestMeterTokens(t *testing.T) {
 	tests := []struct {
 		limit  string
