@@ -68,7 +68,7 @@ func (w *world) cases() []bench.Case {
 		name   string
 		beside *demand
 	}{{alone, nil}, {rateOnce, byRate(1)}, {rateOver, byRate(times)}, {countOnce, atOnce(1)}, {countOver, atOnce(times)}} {
-		all = append(all, bench.Case{Name: c.name, Run: func(ctx context.Context) (bench.Values, error) { return w.measure(ctx, c.name, c.beside) }})
+		all = append(all, bench.Case{Name: c.name, Run: func(ctx context.Context) (bench.Values, error) { return w.measure(ctx, c.beside) }})
 	}
 	return all
 }
@@ -84,10 +84,10 @@ func atOnce(times int) *demand {
 }
 
 // measure has the quiet caller ask, beside a loud one unless beside is nil.
-func (w *world) measure(ctx context.Context, name string, beside *demand) (bench.Values, error) {
+func (w *world) measure(ctx context.Context, beside *demand) (bench.Values, error) {
 	if beside == nil {
 		took, err := w.quietly(ctx)
-		return w.values(name, took), err
+		return values(took), err
 	}
 	l, err := w.startLoud(*beside)
 	if err != nil {
@@ -103,15 +103,14 @@ func (w *world) measure(ctx context.Context, name string, beside *demand) (bench
 	}
 	lasted := time.Since(l.Begun).Seconds()
 	w.total.loud.add(loud)
-	v := w.values(name, took)
+	v := values(took)
 	v[asked], v[answered] = float64(loud.sent())/lasted, float64(loud.Answered)/lasted
 	v[refused], v[loudCPU] = 100*float64(loud.Refused)/float64(loud.sent()), 100*cpu.Seconds()/lasted
 	return v, nil
 }
 
-// values are those of the quiet caller, whose latencies are kept beside.
-func (w *world) values(name string, took bench.Series) bench.Values {
-	w.pooled[name] = append(w.pooled[name], took...)
+// values are those of the quiet caller.
+func values(took bench.Series) bench.Values {
 	return bench.Values{p99: took.Quantile(0.99), p50: took.Median()}
 }
 

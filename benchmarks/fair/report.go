@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
@@ -52,7 +53,7 @@ func (w *world) report(ctx context.Context, rounds int, r *bench.Result) *bench.
 			bench.Fact{Name: countOver, Value: fmt.Sprintf("the same, on %d connections at once, each of which asks again %s after a refusal", loudConcurrent*times, countedPause)},
 		),
 		Notes: []string{
-			"latency is from the time at which a request was due until its answer was there, whole; percentiles are of the requests of a round, and pooled ones of those of all rounds together, of noisy runs too",
+			fmt.Sprintf("latency is from the time at which a request was due until its answer was there, whole; percentiles are of the %d requests of a round", quietRate*int(measured/time.Second)),
 			"against alone is with what the loud caller may do in it, against 1 x is what it does beyond that",
 			"the gateway's access log is read, line by line, by the quiet caller's process",
 			"failed requests and connections that were made anew are of all that were sent, those of noisy runs too",
@@ -85,9 +86,7 @@ func (w *world) figures(r *bench.Result) []bench.Figure {
 	for _, pair := range [][2]string{{countOver, alone}, {countOver, countOnce}, {rateOver, alone}, {rateOver, rateOnce}} {
 		of, against := pair[0], pair[1]
 		name := p99 + "-" + short(of) + "/" + p99 + "-" + short(against)
-		figures = append(figures,
-			bench.Figure{Name: "pooled-" + name, Value: w.pooled[of].Quantile(0.99) / w.pooled[against].Quantile(0.99), Digits: 2},
-			bench.Figure{Name: name, Value: r.Median(of, p99) / r.Median(against, p99), Digits: 2})
+		figures = append(figures, bench.Figure{Name: name, Value: r.Median(of, p99) / r.Median(against, p99), Digits: 2})
 	}
 	return append(figures, bench.Figure{Name: "quiet-failed-requests", Value: float64(w.total.failed)})
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
@@ -34,13 +33,11 @@ type world struct {
 	gateway *site.Gateway
 	address string
 	quiet   []*site.Caller // connections of one caller
-
-	total  counts
-	pooled map[string]bench.Series // latencies of all requests of a case
+	total   counts
 }
 
 func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
-	w := &world{pooled: map[string]bench.Series{}}
+	w := &world{}
 	limits := map[string]string{
 		quietCaller: "",
 		rated:       fmt.Sprintf("rate: %d/s, burst: %d", loudRate, loudBurst),
