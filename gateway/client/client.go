@@ -1,7 +1,8 @@
-// Package client asks a gateway over gRPC with SPIFFE mTLS, for applications in Go.
+// Package client asks a gateway with SPIFFE mTLS, for applications in Go: over gRPC by a [Client], or over HTTP by a
+// [Transport], which other clients can be given.
 //
 // The one rule: nothing is sent before the server has shown the SPIFFE ID that is expected of it: a member of our own
-// trust domain, or the very one that [Options] name.
+// trust domain, or the very one that [Options] name. A [Transport] is told by an authorizer, which Options make, too.
 package client
 
 import (

@@ -21,16 +21,15 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 
+	"github.com/weighbridge/weighbridge/gateway/client"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
 const (
 	// headerTimeout bounds slow senders.
 	headerTimeout = 10 * time.Second
-	// idleTimeout closes connections without requests, to the gateway before it does.
+	// idleTimeout closes connections without requests.
 	idleTimeout = time.Minute
-	// dialTimeout is how long the gateway may take to be reached.
-	dialTimeout = 10 * time.Second
 	// drainTimeout is how long a shutdown waits for answers in flight.
 	drainTimeout = 30 * time.Second
 )
@@ -50,7 +49,7 @@ type Proxy struct {
 	origins []string
 	log     *slog.Logger
 	forward *httputil.ReverseProxy
-	out     *outward
+	out     *client.Transport
 }
 
 // New returns a proxy that does not listen yet.
@@ -71,7 +70,7 @@ func New(c Config) (*Proxy, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{server: c.Server, origins: c.Origins, log: c.Log, out: &outward{identity: c.Identity, authorize: c.Authorize}}
+	p := &Proxy{server: c.Server, origins: c.Origins, log: c.Log, out: client.NewTransport(c.Identity, c.Authorize)}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:       p.rewrite,
 		Transport:     p.out,
@@ -101,7 +100,7 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
 	if !stop() {
 		<-stopped
 	}
-	p.out.close()
+	p.out.CloseIdleConnections()
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
