@@ -14,6 +14,7 @@ require (
 	github.com/klauspost/cpuid/v2 v2.4.2 // whether the processor has the SHA instructions, which x/sys/cpu does not tell
 	github.com/landlock-lsm/go-landlock v0.11.0 // the runtimes' sandbox
 	github.com/ollama/ollama v0.17.4 // drives Ollama, by package api alone
+	github.com/openai/openai-go/v3 v3.99.0 // a client that people have, in tests
 	github.com/opencontainers/go-digest v1.0.0 // digests in OCI manifests
 	github.com/opencontainers/image-spec v1.1.1 // the manifests of bundles
 	github.com/prometheus/client_golang v1.25.0 // the /metrics handler and the process's own metrics
@@ -60,6 +61,7 @@ require (
 	github.com/buger/jsonparser v1.1.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/coder/websocket v1.8.15 // indirect
 	github.com/coreos/go-oidc/v3 v3.17.0 // indirect
 	github.com/cyberphone/json-canonicalization v0.0.0-20241213102144-19d51d7fe467 // indirect
 	github.com/digitorus/pkcs7 v0.0.0-20230818184609-3a137a874352 // indirect
@@ -111,6 +113,10 @@ require (
 	github.com/sigstore/rekor v1.5.3 // indirect
 	github.com/theupdateframework/go-tuf v0.7.0 // indirect
 	github.com/theupdateframework/go-tuf/v2 v2.4.2 // indirect
+	github.com/tidwall/gjson v1.20.0 // indirect
+	github.com/tidwall/match v1.1.1 // indirect
+	github.com/tidwall/pretty v1.2.1 // indirect
+	github.com/tidwall/sjson v1.2.5 // indirect
 	github.com/titanous/rocacheck v0.0.0-20171023193734-afe73141d399 // indirect
 	github.com/transparency-dev/formats v0.1.1 // indirect
 	github.com/transparency-dev/merkle v0.0.2 // indirect

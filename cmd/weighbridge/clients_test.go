@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
-	"github.com/ollama/ollama/api"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
@@ -94,6 +92,15 @@ func (g *gatewayProcess) environment(release string) []string {
 	return environment
 }
 
+// proxy starts `weighbridge proxy` before the gateway, with an SVID for callers, and returns its address.
+func (g *gatewayProcess) proxy() string {
+	g.t.Helper()
+	server, _ := strings.CutPrefix(g.url(""), "https://")
+	p := &gatewayProcess{World: g.World, t: g.t}
+	p.launch("proxy", "--listen", "127.0.0.1:0", "--server", server)
+	return p.await("proxy listens")["listen"].(string)
+}
+
 // TestClients has the clients that people have talk to a real gateway and a real llama-server: each API by its own one.
 func TestClients(t *testing.T) {
 	if testing.Short() {
@@ -124,60 +131,14 @@ func TestClients(t *testing.T) {
 			}
 		})
 	}
-	t.Run("Ollama's for Go", func(t *testing.T) { g.checkOllamaClient(t) })
-}
-
-// checkOllamaClient is a session with Ollama's own client for Go.
-func (g *gatewayProcess) checkOllamaClient(t *testing.T) {
-	t.Helper()
-	base, err := url.Parse(g.url(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, ctx := api.NewClient(base, g.client()), t.Context()
-	var answer, text string
-	err = client.Chat(ctx, &api.ChatRequest{Model: "chat", Messages: []api.Message{{Role: "user", Content: "Who are you?"}}}, func(r api.ChatResponse) error {
-		answer += r.Message.Content
-		return nil
-	})
-	if err != nil || answer != tinygguf.A.Sentence {
-		t.Errorf("Chat() = %q, %v", answer, err)
-	}
-	err = client.Generate(ctx, &api.GenerateRequest{Model: "chat", Prompt: "Who are you?"}, func(r api.GenerateResponse) error {
-		text += r.Response
-		return nil
-	})
-	if err != nil || text != tinygguf.A.Sentence {
-		t.Errorf("Generate() = %q, %v", text, err)
-	}
-	properties := api.NewToolPropertiesMap()
-	properties.Set("city", api.ToolProperty{Type: api.PropertyType{"string"}})
-	offering := &api.ChatRequest{Model: "tools", Messages: []api.Message{{Role: "user", Content: "Is it warm in Rome?"}}, Tools: api.Tools{
-		{Type: "function", Function: api.ToolFunction{Name: "weather", Parameters: api.ToolFunctionParameters{Type: "object", Required: []string{"city"}, Properties: properties}}},
-	}}
-	var calls []api.ToolCall
-	err = client.Chat(ctx, offering, func(r api.ChatResponse) error {
-		calls = append(calls, r.Message.ToolCalls...)
-		return nil
-	})
-	if err != nil || len(calls) != 1 || calls[0].Function.Name != "weather" || fmt.Sprint(calls[0].Function.Arguments.ToMap()) != "map[city:Rome]" {
-		t.Errorf("Chat() with tools = %+v, %v", calls, err)
-	}
-	vectors, err := client.Embed(ctx, &api.EmbedRequest{Model: "vectors", Input: []string{"aaaa", "bbbb"}})
-	if err != nil || len(vectors.Embeddings) != 2 || reflect.DeepEqual(vectors.Embeddings[0], vectors.Embeddings[1]) {
-		t.Errorf("Embed() = %v, %v", vectors, err)
-	}
-	list, err := client.List(ctx)
-	if err != nil || len(list.Models) != 3 || list.Models[0].Size < 1<<20 || len(list.Models[0].Digest) != 64 {
-		t.Errorf("List() = %+v, %v", list, err)
-	}
-	if show, err := client.Show(ctx, &api.ShowRequest{Model: "vectors"}); err != nil || len(show.Capabilities) != 1 || show.Capabilities[0] != "embedding" {
-		t.Errorf("Show() = %+v, %v", show, err)
-	}
-	if v, err := client.Version(ctx); err != nil || v != version {
-		t.Errorf("Version() = %q, %v, want %q", v, err, version)
-	}
-	if err := client.Delete(ctx, &api.DeleteRequest{Model: "chat"}); err == nil {
-		t.Error("Delete() = nil, want a refusal")
+	for door, at := range map[string]struct {
+		base string
+		with *http.Client
+	}{
+		"mTLS":  {g.url(""), g.client()},
+		"proxy": {"http://" + g.proxy(), http.DefaultClient},
+	} {
+		t.Run("OpenAI's for Go by "+door, func(t *testing.T) { checkOpenAIClient(t, at.base, at.with, release) })
+		t.Run("Ollama's for Go by "+door, func(t *testing.T) { checkOllamaClient(t, at.base, at.with) })
 	}
 }

@@ -19,10 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
-
 	"github.com/weighbridge/weighbridge/backends/backendtest"
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/gateway/client"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/verifier/statement"
 	"github.com/weighbridge/weighbridge/verifier/trust"
@@ -147,7 +146,14 @@ func (g *gatewayProcess) start(args ...string) {
 	g.t.Helper()
 	g.log.forget()
 	g.base = ""
-	g.cmd = exec.CommandContext(g.t.Context(), "weighbridge", append([]string{"serve", "--config", g.config}, args...)...)
+	g.launch(append([]string{"serve", "--config", g.config}, args...)...)
+}
+
+// launch starts a command whose log is awaited, as a caller of the world's gateway if it is one.
+func (g *gatewayProcess) launch(args ...string) {
+	g.t.Helper()
+	g.cmd = exec.CommandContext(g.t.Context(), "weighbridge", args...)
+	g.cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(g.Dir, "spiffe.sock"))
 	g.cmd.Stderr = &g.log
 	if err := g.cmd.Start(); err != nil {
 		g.t.Fatal(err)
@@ -185,7 +191,7 @@ func (g *gatewayProcess) client() *http.Client {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { id.Close() })
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: id.ClientTLS(tlsconfig.AuthorizeMemberOf(id.TrustDomain())), DisableKeepAlives: true}}
+	return &http.Client{Transport: client.NewTransport(id, client.Options{}.Authorize(id))}
 }
 
 func (g *gatewayProcess) url(path string) string {
