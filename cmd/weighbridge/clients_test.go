@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
 
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	pb "github.com/weighbridge/weighbridge/proto/weighbridge/inference/v1"
 	"github.com/weighbridge/weighbridge/verifier/trust"
 	"github.com/weighbridge/weighbridge/verifier/trust/trusttest"
 )
@@ -140,5 +142,9 @@ func TestClients(t *testing.T) {
 	} {
 		t.Run("OpenAI's for Go by "+door, func(t *testing.T) { checkOpenAIClient(t, at.base, at.with, release) })
 		t.Run("Ollama's for Go by "+door, func(t *testing.T) { checkOllamaClient(t, at.base, at.with) })
+	}
+	for by, conn := range map[string]grpc.ClientConnInterface{"gateway client": g.dial(), "grpcurl": g.grpcurl()} {
+		t.Run("gRPC by "+by, func(t *testing.T) { checkInference(t, pb.NewInferenceClient(conn), release) })
+		t.Run("Open Inference Protocol by "+by, func(t *testing.T) { checkOIP(t, conn, release) })
 	}
 }
