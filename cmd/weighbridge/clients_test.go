@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -146,5 +147,48 @@ func TestClients(t *testing.T) {
 	for by, conn := range map[string]grpc.ClientConnInterface{"gateway client": g.dial(), "grpcurl": g.grpcurl()} {
 		t.Run("gRPC by "+by, func(t *testing.T) { checkInference(t, pb.NewInferenceClient(conn), release) })
 		t.Run("Open Inference Protocol by "+by, func(t *testing.T) { checkOIP(t, conn, release) })
+	}
+	t.Run("examples", func(t *testing.T) { g.checkExamples(t) })
+}
+
+// checkExamples runs each example of gateway/client as a program, with this gateway's addresses in it. The README's Go is
+// theirs.
+func (g *gatewayProcess) checkExamples(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob("../../gateway/client/example*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	here := strings.NewReplacer("package client_test", "package main", "gateway.example:9443", g.grpcAddress(),
+		"https://gateway.example:8443", g.url(""))
+	all := ""
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(text)
+		program := filepath.Join(t.TempDir(), "main.go")
+		writeTestFile(t, program, regexp.MustCompile(`func Example\w*\(`).ReplaceAllString(here.Replace(string(text)), "func main("))
+		cmd := exec.CommandContext(t.Context(), "go", "run", program)
+		cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(g.Dir, "spiffe.sock"))
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != tinygguf.A.Sentence {
+			t.Errorf("%s prints %q, %v, want the answer", file, out, err)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(blocks) < 2 {
+		t.Errorf("found %d Go blocks in the README, want each client's", len(blocks))
+	}
+	for _, block := range blocks {
+		for line := range strings.Lines(block[1]) {
+			if line = strings.TrimSpace(line); line != "…" && !strings.Contains(all, line+"\n") {
+				t.Errorf("the README's %q is of no example that runs", line)
+			}
+		}
 	}
 }

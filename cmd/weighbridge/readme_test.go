@@ -18,21 +18,25 @@ import (
 // readmeLimit is how long all commands of the README may take together on a busy machine.
 const readmeLimit = 3 * time.Minute
 
-// TestReadme runs every command of the README's sh blocks, in order, in one shell, with real parts: llama-server on a
-// model whose answer is known, grpcurl and curl.
+// TestReadme runs every command of the README's sh blocks and all of its Python, in order, in one shell, with real parts:
+// llama-server on a model whose answer is known, grpcurl, curl and the clients. Its Go is of examples, see checkExamples.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	blocks := regexp.MustCompile("(?s)```(sh|python)\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
 	if len(blocks) < 8 {
 		t.Fatalf("found %d sh blocks in the README, want all of them", len(blocks))
 	}
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n")
 	for _, b := range blocks {
-		script.WriteString(b[1])
+		if text := b[2]; b[1] == "python" {
+			fmt.Fprintf(&script, "%s - <<'PYTHON'\n%sPYTHON\n", part(t, "python-clients"), text)
+		} else {
+			script.WriteString(text)
+		}
 	}
 	dir := t.TempDir()
 	writeTiny(t, filepath.Join(dir, "models", "chat.gguf"), tinygguf.Config{Sentence: tinygguf.A.Sentence, ChatTemplate: tinygguf.ChatTemplate})
