@@ -82,6 +82,9 @@ type grpcurlCall struct {
 	err               error // after the answers
 }
 
+// grpcurlStatus is what grpcurl adds to a call's status to make its exit status.
+const grpcurlStatus = 64
+
 func (s *grpcurlCall) CloseSend() error { return nil }
 
 func (s *grpcurlCall) SendMsg(m any) error {
@@ -93,10 +96,12 @@ func (s *grpcurlCall) SendMsg(m any) error {
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = bytes.NewReader(request), &out, &errs
 	s.answers, s.err = json.NewDecoder(&out), io.EOF
 	err = s.cmd.Run()
-	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		s.err, err = status.Error(codes.Code(exit.ExitCode()-64), errs.String()), nil // as grpcurl's manual has it
+	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > grpcurlStatus {
+		s.err = status.Error(codes.Code(exit.ExitCode()-grpcurlStatus), errs.String())
+	} else if err != nil {
+		return fmt.Errorf("%w: %s", err, errs.String())
 	}
-	return err
+	return nil
 }
 
 func (s *grpcurlCall) RecvMsg(m any) error {

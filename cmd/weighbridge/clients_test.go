@@ -86,7 +86,7 @@ func (g *gatewayProcess) environment(release string) []string {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	environment := append(os.Environ(), "GATEWAY=https://localhost:"+base.Port(), "ANSWER="+tinygguf.A.Sentence, "RELEASE="+release, "PYTHONDONTWRITEBYTECODE=1")
+	environment := append(os.Environ(), "GATEWAY=https://localhost:"+base.Port(), "GRPC="+g.grpcAddress(), "ANSWER="+tinygguf.A.Sentence, "RELEASE="+release, "PYTHONDONTWRITEBYTECODE=1")
 	for name, data := range map[string][]byte{"SVID": svid, "KEY": key, "BUNDLE": bundle} {
 		path := filepath.Join(g.Dir, name+".pem")
 		writeTestFile(g.t, path, string(data))
@@ -104,7 +104,7 @@ func (g *gatewayProcess) proxy() string {
 	return p.await("proxy listens")["listen"].(string)
 }
 
-// TestClients has the clients that people have talk to a real gateway and a real llama-server: each API by its own one.
+// TestClients has the clients that people have talk to a real gateway and a real llama-server: each API by its own ones.
 func TestClients(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs the clients")
@@ -122,6 +122,7 @@ func TestClients(t *testing.T) {
 	environment := append(g.environment(release), "CLIENTS="+node)
 	for _, session := range [][]string{
 		{python, "testdata/clients/session_openai.py"}, {python, "testdata/clients/session_anthropic.py"}, {python, "testdata/clients/session_ollama.py"},
+		{python, "testdata/clients/session_oip.py"},
 		{filepath.Join(node, "node"), "testdata/clients/session_openai.mjs"},
 	} {
 		t.Run(filepath.Base(session[1]), func(t *testing.T) {

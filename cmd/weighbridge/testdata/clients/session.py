@@ -4,11 +4,13 @@ import os
 import ssl
 
 base = os.environ["GATEWAY"]
+grpc = os.environ["GRPC"]  # HOST:PORT
 answer = os.environ["ANSWER"]  # of the channel chat; tools calls weather for Rome, and vectors makes embeddings
 release = os.environ["RELEASE"]  # that chat answers by
 
-tls = ssl.create_default_context(cafile=os.environ["BUNDLE"])
-tls.load_cert_chain(os.environ["SVID"], os.environ["KEY"])
+bundle, svid, key = os.environ["BUNDLE"], os.environ["SVID"], os.environ["KEY"]
+tls = ssl.create_default_context(cafile=bundle)
+tls.load_cert_chain(svid, key)
 
 question = [{"role": "user", "content": "Who are you?"}]
 schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
