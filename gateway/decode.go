@@ -166,7 +166,7 @@ func decodeChat(body io.Reader) (*request, style, error) {
 		return nil, nil, err
 	}
 	for i, m := range b.Messages {
-		message, err := m.message(fmt.Sprintf("messages[%d].", i))
+		message, err := m.message("messages[" + strconv.Itoa(i) + "].")
 		if err != nil {
 			return nil, nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,10 @@ func (c *catalog) Acquire(_ context.Context, name string) (gateway.Serving, erro
 	defer ch.mu.Unlock()
 	ch.taken++
 	return &serving{name, ch}, nil
+}
+
+func (c *catalog) Ready() bool {
+	return slices.ContainsFunc(c.Channels(), func(i gateway.ChannelInfo) bool { return i.State == gateway.StateReady })
 }
 
 func (c *catalog) Channels() []gateway.ChannelInfo {

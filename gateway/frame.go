@@ -8,7 +8,10 @@ import (
 
 // A textFrame writes the frames of a stream that differ in their text alone. One is encoded, and has the others' texts put
 // into its place: to encode each costs as much as all else that is done for a token.
-type textFrame struct{ before, after []byte }
+type textFrame struct {
+	before, after []byte
+	frame         []byte // the last
+}
 
 // Of the text in the frame that is encoded: JSON has another form for it, and nothing else in a frame is like that.
 const (
@@ -16,7 +19,7 @@ const (
 	quotedMark = `"\u0000"`
 )
 
-// with returns the frame that holds a text, as encoded makes it.
+// with returns the frame that holds a text, as encoded makes it. It is good until the next.
 func (f *textFrame) with(text string, encoded func(text string) []byte) []byte {
 	if f.before == nil {
 		frame := encoded(mark)
@@ -25,10 +28,10 @@ func (f *textFrame) with(text string, encoded func(text string) []byte) []byte {
 		}
 		f.before, f.after, _ = bytes.Cut(frame, []byte(quotedMark))
 	}
-	frame := make([]byte, 0, len(f.before)+len(text)+len(f.after)+len(quotedMark))
-	frame, err := jsontext.AppendQuote(append(frame, f.before...), text)
+	frame, err := jsontext.AppendQuote(append(f.frame[:0], f.before...), text)
 	if err != nil {
 		return encoded(text) // it is not UTF-8
 	}
-	return append(frame, f.after...)
+	f.frame = append(frame, f.after...)
+	return f.frame
 }

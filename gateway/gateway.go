@@ -42,6 +42,8 @@ type Catalog interface {
 	Acquire(ctx context.Context, channel string) (Serving, error)
 	// Channels returns every channel, serving or not, by name.
 	Channels() []ChannelInfo
+	// Ready reports whether a channel answers.
+	Ready() bool
 }
 
 // Serving is a lease of one running release, for one request.

@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
@@ -45,5 +45,5 @@ func (r *request) place(i int) string {
 	if r.places != nil {
 		return r.places[i]
 	}
-	return fmt.Sprintf("%s[%d]", r.names.messages, i)
+	return r.names.messages + "[" + strconv.Itoa(i) + "]"
 }

@@ -65,7 +65,7 @@ func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
 	work, ctx := errgroup.WithContext(ctx)
 	certified, tokens := g.doorway(false), g.doorway(true)
 	doors := []*doorway{certified, tokens}
-	usable := g.report(doors, true)
+	told := g.report(doors, nil)
 	certified.serve(work, l.GRPC, l.HTTP)
 	tokens.serve(work, l.TokenGRPC, l.TokenHTTP)
 	work.Go(func() error {
@@ -74,7 +74,7 @@ func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
 		for {
 			select {
 			case <-tick.C:
-				usable = g.report(doors, usable)
+				told = g.report(doors, told)
 			case <-ctx.Done():
 				g.shutdown(doors)
 				return nil
@@ -84,24 +84,29 @@ func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
 	return work.Wait()
 }
 
-// report tells the health services whether any channel answers, and the log when our own identity ends or is back. It
-// returns whether there is one.
-func (g *Gateway) report(doors []*doorway, before bool) (usable bool) {
+// fitness is whether there is anything to answer by.
+type fitness struct {
+	usable bool // our own identity
+	ready  bool // a channel
+}
+
+// report tells the health services and the log what has changed since it told them last, if it ever did.
+func (g *Gateway) report(doors []*doorway, told *fitness) *fitness {
 	err := g.identity.Check(g.now())
-	switch usable = err == nil; {
-	case before && !usable:
+	is := fitness{usable: err == nil, ready: g.catalog.Ready()}
+	if told != nil && is == *told {
+		return told
+	}
+	switch before := told == nil || told.usable; {
+	case before && !is.usable:
 		g.log.Error("callers are refused", "err", err)
-	case !before && usable:
+	case !before && is.usable:
 		g.log.Info("there is an identity again, callers are answered")
 	}
-	ready := false
-	for _, info := range g.catalog.Channels() {
-		ready = ready || info.State == StateReady
-	}
 	for _, d := range doors {
-		setHealth(d.reporter, ready && usable)
+		setHealth(d.reporter, is.ready && is.usable)
 	}
-	return usable
+	return &is
 }
 
 // shutdown closes all doors at once, and returns when nothing moves behind them: at the latest when the time is up.

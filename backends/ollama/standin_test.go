@@ -287,7 +287,9 @@ func TestRequestsOnTheWire(t *testing.T) {
 			`"options":{"num_predict":7,"seed":4294967294,"stop":["end"],"temperature":0.5,"top_p":0.9},"think":false,"truncate":false,"shift":false}`)
 }
 
-func TestTrace(t *testing.T) { backendtest.CheckTrace(t, startStandIn(t, backends.Spec{ChatTemplate: chatTemplate})) }
+func TestTrace(t *testing.T) {
+	backendtest.CheckTrace(t, startStandIn(t, backends.Spec{ChatTemplate: chatTemplate}))
+}
 
 // TestStore checks all that Ollama sees: another file, parameter or variable here is another thing that changes answers.
 func TestStore(t *testing.T) {

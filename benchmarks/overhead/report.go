@@ -32,7 +32,7 @@ func (w *world) report(ctx context.Context, rounds int, r *bench.Result, idle fl
 		Notes: []string{
 			fmt.Sprintf("CPU is that of the proxy's process alone, user and system; per request: of one token, %d a second over %d connections for %s", rate, connections, paced),
 			fmt.Sprintf("per token: %d streams of %d tokens, less %d of %d, one after the other", streams, longStream, streams, shortStream),
-			fmt.Sprintf("p50 is of %d requests of one token, one after the other on one connection; added is what is more in it than in that of as many to llama-server alone, one after each of them", single),
+			fmt.Sprintf("p50 is of %d requests of one token, one after the other on one connection; added is what is more in it than in that of as many to a llama-server that nobody else asks, one after each of them", single),
 			fmt.Sprintf("idle streams: %d connections with mTLS, idle but for %d, on which a stream has been asked for and has not begun: the gateway bounds the requests under way on purpose, and one caller may have no more; memory is what is resident and not shared", idleConnections, waiting),
 		},
 		Result:  r,

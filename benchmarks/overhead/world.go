@@ -38,7 +38,7 @@ type world struct {
 	plain   *site.Plain // the llama-server of the peers
 	nginx   string      // its version; empty: it is not there
 	doors   []door
-	direct  door
+	direct  door // to a llama-server that no other door has: each door's is as little used, and so as slow to begin
 	stops   []func()
 }
 
@@ -69,13 +69,23 @@ func newWorld(ctx context.Context, parts site.Parts, stderr io.Writer) (_ *world
 	if err := w.startNginx(ctx, trust, stderr); err != nil {
 		return nil, err
 	}
-	w.add(direct, true, 0, site.NewCaller("http://llama-server", &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", w.plain.Socket())
-		},
-	}))
-	w.direct = w.doors[len(w.doors)-1]
+	w.add(direct, true, 0, askPlain(w.plain))
+	reference, _, err := w.StartPlain(ctx, model, "mmap")
+	if err != nil {
+		return nil, err
+	}
+	w.direct = door{asker: askPlain(reference)}
+	w.stops = append(w.stops, reference.Stop, w.direct.Close)
 	return w, nil
+}
+
+// askPlain asks a llama-server past all doors.
+func askPlain(p *site.Plain) *site.Caller {
+	return site.NewCaller("http://llama-server", &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", p.Socket())
+		},
+	})
 }
 
 func (w *world) add(name string, peer bool, pid int, a asker) {

@@ -24,6 +24,8 @@ type echo struct{}
 
 func (echo) Channels() []gateway.ChannelInfo { return nil }
 
+func (echo) Ready() bool { return true }
+
 func (echo) Acquire(_ context.Context, channel string) (gateway.Serving, error) {
 	if channel != "chat" {
 		return nil, gateway.ErrNotServing

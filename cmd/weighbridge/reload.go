@@ -28,7 +28,8 @@ type reloader struct {
 	recheck  func() // has requests in flight held to the rules that are in force now
 	catalog  *catalog.Catalog
 	identity *identity.Source
-	refused  string // why the policy file was refused, as logged
+	refused  string      // why the policy file was refused, as logged
+	followed os.FileInfo // of the policy file that was taken over last; nil: there was none, or another was refused since
 }
 
 func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
@@ -59,9 +60,14 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
 
 // followPolicy takes over a policy file that has changed, if it may replace the policy in force.
 func (r *reloader) followPolicy(ctx context.Context) {
-	if _, err := os.Stat(r.running.Load().Trust.Policy); errors.Is(err, os.ErrNotExist) {
+	file, err := os.Stat(r.running.Load().Trust.Policy)
+	if errors.Is(err, os.ErrNotExist) {
 		return // the policy accepted last stays
 	}
+	if err == nil && r.followed != nil && os.SameFile(file, r.followed) && file.ModTime().Equal(r.followed.ModTime()) && file.Size() == r.followed.Size() {
+		return
+	}
+	r.followed = nil
 	policy, err := acceptPolicy(ctx, r.log, r.running.Load().Trust, r.state, r.trail)
 	if err != nil {
 		if text := err.Error(); text != r.refused {
@@ -71,12 +77,15 @@ func (r *reloader) followPolicy(ctx context.Context) {
 		return
 	}
 	r.refused = ""
-	if now := r.catalog.Policy(); now != nil && now.Digest() == policy.Digest() {
-		return
+	if now := r.catalog.Policy(); now == nil || now.Digest() != policy.Digest() {
+		if err := r.catalog.Update(ctx, catalogInputs(r.running.Load(), policy)); err != nil {
+			if ctx.Err() == nil {
+				r.log.Error("the new policy is not in force yet", "err", err)
+			}
+			return
+		}
 	}
-	if err := r.catalog.Update(ctx, catalogInputs(r.running.Load(), policy)); err != nil && ctx.Err() == nil {
-		r.log.Error("the new policy is not in force yet", "err", err)
-	}
+	r.followed = file // nil if it came after we looked: then it is read again
 }
 
 // reload checks everything that can fail before it changes anything.

@@ -170,6 +170,9 @@ func (f frontDoor) Acquire(ctx context.Context, channel string) (gateway.Serving
 	return serving{s}, nil
 }
 
+// Ready implements [gateway.Catalog].
+func (f frontDoor) Ready() bool { return f.catalog.Ready() }
+
 // Channels implements [gateway.Catalog].
 func (f frontDoor) Channels() []gateway.ChannelInfo {
 	status := f.catalog.Status()

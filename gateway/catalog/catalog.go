@@ -243,6 +243,16 @@ func (c *Catalog) Status() map[string]Status {
 	return all
 }
 
+// Ready reports whether a channel answers.
+func (c *Catalog) Ready() bool {
+	for _, ch := range *c.channels.Load() {
+		if r := ch.current.Load(); r != nil && r.backend.Status().State == backends.Ready {
+			return true
+		}
+	}
+	return false
+}
+
 // Runtimes returns the runtimes that are there for each channel, by its name.
 func (c *Catalog) Runtimes() map[string][]Runtime {
 	all := map[string][]Runtime{}
