@@ -312,7 +312,7 @@ func (c *call) whole(ctx context.Context, body io.Reader, emit func(backends.Chu
 		return fmt.Errorf("llama-server answered with more than %d bytes", maxWhole)
 	}
 	var a completion
-	if err := json.Unmarshal(data, &a); err != nil {
+	if err := json.Unmarshal(data, &a, jsontext.AllowDuplicateNames(true)); err != nil { // which llama-server does not write
 		return fmt.Errorf("decode llama-server's answer: %w", err)
 	}
 	if len(a.Choices) != 1 || a.Choices[0].FinishReason == "" || a.Usage == nil {

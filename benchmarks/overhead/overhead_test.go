@@ -74,7 +74,7 @@ func (c *counter) Ask(_ context.Context, q site.Question) (site.Answer, error) {
 func TestDoor(t *testing.T) {
 	c := &counter{make(chan site.Question, 512), site.Answer{Status: http.StatusOK, Text: "on"}}
 	d := door{asker: c}
-	if err := d.paced(t.Context(), 10); err != nil || len(c.asked) != 10 {
+	if err := d.paced(t.Context(), 10, 1000); err != nil || len(c.asked) != 10 {
 		t.Errorf("paced(10) = %v after %d requests, want 10", err, len(c.asked))
 	}
 	if _, _, err := latency(t.Context(), d, door{asker: &counter{make(chan site.Question, 1+single), c.answer}}); err != nil || len(c.asked) != 10+single {
@@ -85,7 +85,7 @@ func TestDoor(t *testing.T) {
 	}
 	for _, bad := range []site.Answer{{Status: http.StatusTooManyRequests, Body: "busy"}, {Status: http.StatusOK}} {
 		d.asker = &counter{make(chan site.Question, 64), bad}
-		if err := d.paced(t.Context(), 1); err == nil {
+		if err := d.paced(t.Context(), 1, 1000); err == nil {
 			t.Errorf("paced() with the answer %+v = nil, want an error", bad)
 		}
 	}
@@ -146,9 +146,9 @@ func TestReport(t *testing.T) {
 		RuntimeArgs: []string{"--model", "/proc/self/fd/4", "--load-mode", "mmap", "--host", "x", "--api-key-file", "/proc/self/fd/3"},
 	}}
 	measured := map[string]bench.Values{
-		gatewayHTTP: {cpu: 260, tokenCPU: 12, p50: 1240, added: 240},
-		gatewayGRPC: {cpu: 300, tokenCPU: 20, p50: 1300, added: 300},
-		bareProxy:   {cpu: 200, tokenCPU: 10, p50: 1200, added: 200},
+		gatewayHTTP: {cpu: 260, lightCPU: 390, tokenCPU: 12, p50: 1240, added: 240},
+		gatewayGRPC: {cpu: 300, lightCPU: 400, tokenCPU: 20, p50: 1300, added: 300},
+		bareProxy:   {cpu: 200, lightCPU: 300, tokenCPU: 10, p50: 1200, added: 200},
 		direct:      {p50: 1000, added: 0},
 	}
 	suite := bench.Suite{Metrics: metrics, Rounds: 2}
@@ -163,7 +163,7 @@ func TestReport(t *testing.T) {
 	text := report.Text()
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	for _, line := range []string{
-		"cpu/bare-proxy: 1.30", "cpu/nginx: n/a", "p50-added/bare-proxy: 1.20", "stream-token-cpu/bare-proxy: 1.20",
+		"cpu/bare-proxy: 1.30", "cpu-light/bare-proxy: 1.30", "cpu-light-us-gateway: 390", "cpu/nginx: n/a", "p50-added/bare-proxy: 1.20", "stream-token-cpu/bare-proxy: 1.20",
 		"cpu-grpc/bare-proxy: 1.50", "cpu-us-gateway: 260", "p50-added-us-bare-proxy: 200", "idle-streams-rss-mib: 512",
 	} {
 		if !slices.Contains(lines, line) {

@@ -30,7 +30,7 @@ func (w *world) report(ctx context.Context, rounds int, r *bench.Result, idle fl
 			bench.Fact{Name: direct, Value: "asked on its unix socket, without TLS, on connections that stay open"},
 		),
 		Notes: []string{
-			fmt.Sprintf("CPU is that of the proxy's process alone, user and system; per request: of one token, %d a second over %d connections for %s", rate, connections, paced),
+			fmt.Sprintf("CPU is that of the proxy's process alone, user and system; per request: of one token, %d a second over %d connections for %s, and where few come %d a second", rate, connections, paced, lightRate),
 			fmt.Sprintf("per token: %d streams of %d tokens, less %d of %d, one after the other", streams, longStream, streams, shortStream),
 			fmt.Sprintf("p50 is of %d requests of one token, one after the other on one connection; added is what is more in it than in that of as many to a llama-server that nobody else asks, one after each of them", single),
 			fmt.Sprintf("idle streams: %d connections with mTLS, idle but for %d, on which a stream has been asked for and has not begun: the gateway bounds the requests under way on purpose, and one caller may have no more; memory is what is resident and not shared", idleConnections, waiting),
@@ -48,6 +48,7 @@ func figures(r *bench.Result, idle float64) []bench.Figure {
 	} {
 		all = append(all,
 			bench.Figure{Name: "cpu-us-" + c.metric, Value: r.Median(c.name, cpu)},
+			bench.Figure{Name: "cpu-light-us-" + c.metric, Value: r.Median(c.name, lightCPU)},
 			bench.Figure{Name: "stream-token-cpu-us-" + c.metric, Value: r.Median(c.name, tokenCPU), Digits: 1},
 			bench.Figure{Name: "p50-added-us-" + c.metric, Value: r.Median(c.name, added)},
 		)
@@ -59,6 +60,7 @@ func figures(r *bench.Result, idle float64) []bench.Figure {
 		ratio("stream-token-cpu/nginx", r.Median(gatewayHTTP, tokenCPU), r.Median(nginx, tokenCPU)),
 		bench.Figure{Name: "idle-streams-rss-mib", Value: idle},
 		ratio("cpu/bare-proxy", r.Median(gatewayHTTP, cpu), r.Median(bareProxy, cpu)),
+		ratio("cpu-light/bare-proxy", r.Median(gatewayHTTP, lightCPU), r.Median(bareProxy, lightCPU)),
 		ratio("cpu/nginx", r.Median(gatewayHTTP, cpu), r.Median(nginx, cpu)),
 		ratio("p50-added/bare-proxy", r.Median(gatewayHTTP, added), r.Median(bareProxy, added)),
 		ratio("stream-token-cpu/bare-proxy", r.Median(gatewayHTTP, tokenCPU), r.Median(bareProxy, tokenCPU)),
