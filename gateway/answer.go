@@ -162,7 +162,7 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api e
 	}
 	err = errUnended
 	defer func() { c.receipt.End(err) }()
-	err = answer(w, answerHTTP{w: w, control: control, api: api, receipt: c.receipt.ID(), meta: meta{id: c.id, created: time.Now()}})
+	err = answer(w, answerHTTP{w: w, control: control, api: api, receipt: c.receipt.ID(), early: r.ProtoMajor == 1 && c.receipt == nil, meta: meta{id: c.id, created: time.Now()}})
 	err = errors.Join(err, written.err)
 }
 
@@ -188,6 +188,7 @@ type answerHTTP struct {
 	control *http.ResponseController
 	api     errorStyle
 	receipt string // its id, "" if there is none
+	early   bool   // the caller may have its answer before all is done for the request, as it needs nothing of that
 	meta    meta
 }
 
@@ -215,8 +216,7 @@ func (a *wholeAnswer) finish(err error) error {
 	return a.sent(err, func() any { return a.style.whole(a.meta, a.got) })
 }
 
-// sent sends a body, or the error, which it returns. The caller has the body at once: what is still to be done for the
-// request is nothing that it needs, but for a receipt.
+// sent sends a body, or the error, which it returns.
 func (a *answerHTTP) sent(err error, body func() any) error {
 	if err != nil {
 		writeError(a.w, a.api, err)
@@ -224,7 +224,7 @@ func (a *answerHTTP) sent(err error, body func() any) error {
 	}
 	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	writeJSON(a.w, http.StatusOK, body())
-	if a.receipt != "" {
+	if !a.early {
 		return nil
 	}
 	if err := a.control.Flush(); err != nil {

@@ -32,6 +32,7 @@ func (f *textFrame) with(text string, encoded func(text string) []byte) []byte {
 	if err != nil {
 		return encoded(text) // it is not UTF-8
 	}
-	f.frame = append(frame, f.after...)
-	return f.frame
+	frame = append(frame, f.after...)
+	f.frame = frame
+	return frame
 }

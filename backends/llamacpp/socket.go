@@ -89,8 +89,8 @@ func (c *conn) ask(ctx context.Context, key, method, path string, body []byte) (
 	header := http.Header{}
 	backends.Trace(ctx, header)
 	_ = header.Write(c.asks)
-	c.asks.WriteString("\r\n")
-	c.asks.Write(body)
+	_, _ = c.asks.WriteString("\r\n")
+	_, _ = c.asks.Write(body)
 	if err := c.asks.Flush(); err != nil { // the error of all writes
 		return fmt.Errorf("send request: %w", err)
 	}
