@@ -166,20 +166,21 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api e
 	err = errors.Join(err, written.err)
 }
 
-// readBody reads a request to its end, in time, and shows its bytes to its receipt.
+// readBody reads a request to its end, and shows its bytes to its receipt.
 func readBody(w http.ResponseWriter, r *http.Request, draft *receipt.Draft, decode func(io.Reader) error) error {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return invalid("", "Content-Encoding is not supported: send the body as it is")
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // test recorders can't
-	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	body := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
 	if draft != nil {
 		body = io.TeeReader(body, draft.Request())
 	}
-	return decode(body)
+	if err := decode(body); err != nil {
+		return err
+	}
+	// The connection is read on while we answer, to notice a caller who leaves: that may take as long as it takes.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // test recorders can't
+	return nil
 }
 
 // answerHTTP is what all shapes of an HTTP answer share.

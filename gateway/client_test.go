@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -148,5 +151,21 @@ func TestClientReceipt(t *testing.T) {
 	}
 	if _, err := e.Receipt(t.Context()); err == nil || !strings.Contains(err.Error(), "names none") {
 		t.Errorf("Receipt of a call that asked for none = %v", err)
+	}
+}
+
+// TestTransportSaysNothingInTheClear asks by an address that a typing error leaves without TLS.
+func TestTransportSaysNothingInTheClear(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": hello()})
+	asked := false
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer server.Close()
+	c := &http.Client{Transport: client.NewTransport(d.source(d.agent, "/apps/demo"), tlsconfig.AuthorizeMemberOf(spiffeid.RequireTrustDomainFromString(domain)))}
+	resp, err := c.Post(server.URL, "application/json", strings.NewReader(question))
+	if err == nil {
+		resp.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "only https") || asked {
+		t.Errorf("POST without TLS = %v, and the server was asked: %v; want an error", err, asked)
 	}
 }

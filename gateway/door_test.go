@@ -55,6 +55,7 @@ type channel struct {
 	chunks  []backends.Chunk
 	fail    error             // after the chunks
 	block   bool              // after the chunks, until the request ends
+	panics  bool              // after the chunks
 	entered chan struct{}     // gets a value when a request is being answered, if not nil
 	turns   *fair.Queue       // at the runtime; nil: everybody has one
 	site    *receipttest.Site // whose release it serves; nil: none of anybody's
@@ -141,6 +142,9 @@ func (s *serving) Chat(ctx context.Context, req backends.ChatRequest, emit func(
 	}
 	if s.entered != nil {
 		s.entered <- struct{}{}
+	}
+	if s.panics {
+		panic("a bug")
 	}
 	if s.block {
 		<-ctx.Done()

@@ -49,6 +49,10 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 		if r.Header.Get(headerAnthropic) != "" {
 			w.Header().Set(headerAnthropicID, c.id)
 		}
+		if r.ContentLength != 0 {
+			// Also of what is refused: net/http reads the rest of a body before it answers.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
 		err := g.identifyHTTP(w, r, &c)
 		if err == nil {
 			err = g.admit(c)
@@ -102,6 +106,8 @@ func (g *Gateway) show(w http.ResponseWriter, r *http.Request, c call, api error
 func writeError(w http.ResponseWriter, api errorStyle, err error) {
 	o := outcomeOf(err)
 	if o.http == statusClientGone {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(o.http) // else net/http answers 200 to whoever still listens
 		return
 	}
 	if d := retryAfter(err); d > 0 {

@@ -231,12 +231,17 @@ func (o *observation) spent(expected access.Tokens, err error) access.Tokens {
 	switch {
 	case o.usage != nil:
 		return access.Tokens{Prompt: int64(o.usage.PromptTokens), Completion: int64(o.usage.CompletionTokens)}
-	case !o.asked, o.chunks == 0 && errors.As(err, &failed):
+	case !o.asked, o.chunks == 0 && errors.As(err, &failed) && (o.unseen == 0 || unbegun(err)):
 		return access.Tokens{}
 	case o.chunks == 0:
 		return access.Tokens{Prompt: expected.Prompt, Completion: o.unseen}
 	}
 	return access.Tokens{Prompt: expected.Prompt, Completion: o.chunks}
+}
+
+// unbegun reports whether a runtime refused what it was asked, or died over it.
+func unbegun(err error) bool {
+	return errors.Is(err, backends.ErrInvalidRequest) || errors.Is(err, backends.ErrUnsupported) || errors.Is(err, backends.ErrInterrupted)
 }
 
 // end records everything at once.

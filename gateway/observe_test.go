@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway"
 	"github.com/weighbridge/weighbridge/gateway/fair"
 )
@@ -117,6 +119,31 @@ func (d *door) sum(name string) (sum float64) {
 		}
 	}
 	return sum
+}
+
+// TestPanic checks that an answer that a bug has cut short does not look whole.
+func TestPanic(t *testing.T) {
+	for _, stream := range []string{"", `,"stream":true`} {
+		buggy := &channel{chunks: []backends.Chunk{{Text: "Hel"}}, panics: true}
+		d := open(t, map[string]*channel{"chat": buggy})
+		resp, err := d.clientOf(d.tls("/apps/demo", "http/1.1")).Post(d.url("/v1/chat/completions"), "application/json",
+			strings.NewReader(strings.TrimSuffix(question, "}")+stream+"}"))
+		if err == nil {
+			var body []byte
+			body, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if strings.Contains(string(body), "[DONE]") {
+				t.Errorf("POST%s = %s", stream, body)
+			}
+		}
+		if err == nil {
+			t.Errorf("POST%s = %s, want the connection to be cut", stream, resp.Status)
+		}
+		d.stop()
+		if !strings.Contains(d.log.String(), `"status":500`) {
+			t.Errorf("the log does not say that it failed:\n%s", d.log)
+		}
+	}
 }
 
 // TestBusy asks while the only slot is taken.

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -55,6 +56,28 @@ func (d *door) metricsText() string {
 	w := httptest.NewRecorder()
 	d.metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return w.Body.String()
+}
+
+// TestUnseen has the runtime fail over an answer that was to come whole: how much it made of it nobody saw, and all of it
+// counts, but for what it refused or did not live to make.
+func TestUnseen(t *testing.T) {
+	limits := access.Limits{Tokens: access.TokenLimits{Completion: access.Windows{Day: "1000"}}}
+	for _, tt := range []struct {
+		fail error
+		next int // status of another request
+	}{
+		{errors.New("it can't be formatted"), http.StatusTooManyRequests},
+		{backends.ErrInvalidRequest, http.StatusBadRequest},
+		{backends.ErrInterrupted, http.StatusBadGateway},
+	} {
+		d := open(t, map[string]*channel{"chat": {fail: tt.fail}}, rulebook(t, apps(limits)).use)
+		asked := strings.TrimSuffix(question, "}") + `,"max_tokens":1000}`
+		c := d.client("/apps/demo")
+		d.post(c, asked)
+		if resp, body := d.post(c, asked); resp.StatusCode != tt.next {
+			t.Errorf("POST after %v = %s: %s, want %d", tt.fail, resp.Status, body, tt.next)
+		}
+	}
 }
 
 // TestLimits reaches each limit with the second request, and wants to be told so over both protocols. hello() takes 7 and

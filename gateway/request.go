@@ -175,21 +175,30 @@ func (g *Gateway) count(ctx context.Context, r *request, to taker[int]) error {
 	})
 }
 
-// serve answers one request, by ask, once what serves suits it. This is the whole flow, in order; an error it returns goes
-// through [outcomeOf] to the caller, and every request, answered or not, leaves one line in the log.
+// serve answers one request, by ask, once what serves suits it. An error it returns goes through [outcomeOf] to the caller,
+// and every request, answered or not, leaves one line in the log.
 func (g *Gateway) serve(ctx context.Context, r *request, to receiver, suits func(ServingInfo) error, ask func(context.Context, *visit, Serving) error) (err error) {
 	r.channel = channelOf(r.channel)
 	ctx, o := g.observe(ctx, r)
+	err = errUnended // what a panic leaves must not look whole
 	defer func() {
-		err = to.finish(revoked(ctx, err))
+		err = to.finish(err)
 		o.end(ctx, err)
 	}()
+	err = g.pass(ctx, o, r, suits, ask)
+	return err
+}
 
+// pass is the whole flow of a request, in order.
+func (g *Gateway) pass(ctx context.Context, o *observation, r *request, suits func(ServingInfo) error, ask func(context.Context, *visit, Serving) error) (err error) {
 	ctx, v, err := g.enter(ctx, o, r.act(), r.expected())
 	if err != nil {
-		return err
+		return revoked(ctx, err)
 	}
-	defer func() { v.leave(err) }()
+	defer func() {
+		v.leave(err)
+		err = revoked(ctx, err)
+	}()
 	if err := r.check(); err != nil {
 		return err
 	}

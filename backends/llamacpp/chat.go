@@ -169,7 +169,7 @@ func (l *launch) count(ctx context.Context, req backends.ChatRequest) (tokens in
 
 // post sends a request and has the answer read, unless it is an error.
 func (l *launch) post(ctx context.Context, path string, body []byte, read func(*call, io.Reader) error) error {
-	c := &call{launch: l}
+	c := &call{launch: l, begun: time.Now()}
 	conn, reached, err := l.ask(ctx, http.MethodPost, path, body)
 	c.reached = reached
 	if err != nil {
@@ -190,6 +190,7 @@ func (l *launch) post(ctx context.Context, path string, body []byte, read func(*
 // A call is one request to llama-server.
 type call struct {
 	launch  *launch
+	begun   time.Time
 	reached bool // connected: llama-server may have seen the request
 }
 
@@ -318,7 +319,8 @@ func (c *call) whole(ctx context.Context, body io.Reader, emit func(backends.Chu
 	if len(a.Choices) != 1 || a.Choices[0].FinishReason == "" || a.Usage == nil {
 		return errors.New("llama-server ended an answer without its reason or usage")
 	}
-	choice, since := a.Choices[0], time.Duration(a.Timings.Predicted*float64(time.Millisecond))
+	choice := a.Choices[0]
+	since := min(time.Since(c.begun), time.Duration(max(0, min(a.Timings.Predicted, maxPredicted))*float64(time.Millisecond)))
 	if err := emitParts(choice.Message.Content+choice.Text, choice.Message.ToolCalls, emit); err != nil {
 		return err
 	}

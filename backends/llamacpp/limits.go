@@ -29,6 +29,8 @@ const (
 	embedGroup = 16                     // texts embedded by one request to the runtime
 	maxVectors = embedGroup * (1 << 20) // bytes of its answer: vectors of 40,000 numbers
 
+	maxPredicted = 1e9 // milliseconds that an answer may be said to have taken
+
 	maxHeader = 64 << 10 // bytes of the header of an answer
 	maxEvent  = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
 	maxWhole  = 32 << 20 // bytes of an answer that comes at once

@@ -27,6 +27,7 @@ type conn struct {
 	used    bool              // by an earlier request
 	since   time.Time         // when it was kept
 	release func() bool       // has the end of the request's context give nothing up any more
+	given   sync.Once         // up
 }
 
 // connect returns a connection on which llama-server learns when ctx ends.
@@ -47,10 +48,12 @@ func (l *launch) connect(ctx context.Context) (*conn, error) {
 // giveUp tells llama-server that nobody waits for the answer any more. It notices that between two tokens, or after a
 // second at most, and then closes the connection.
 func (c *conn) giveUp() {
-	if half, ok := c.Conn.(*net.UnixConn); ok {
-		_ = half.CloseWrite() // it may be closed
-	}
-	_ = c.SetReadDeadline(time.Now().Add(letGo))
+	c.given.Do(func() {
+		if half, ok := c.Conn.(*net.UnixConn); ok {
+			_ = half.CloseWrite() // it may be closed
+		}
+		_ = c.SetDeadline(time.Now().Add(letGo)) // also of a write that llama-server does not read
+	})
 }
 
 // Close gives up what was asked, and lets the connection go when llama-server has: only then its slot is free.
@@ -105,14 +108,20 @@ func (c *conn) ask(ctx context.Context, key, method, path string, body []byte) (
 // end lets the connection of an answer go that was read as far as it is needed. It is kept for the next request if that was
 // to its end; after a stream llama-server closes it.
 func (l *launch) end(c *conn) {
-	undisturbed := c.release()
-	if undisturbed && !c.answer.Close && c.answer.ContentLength >= 0 {
-		if n, err := c.answer.Body.Read(make([]byte, 1)); n == 0 && errors.Is(err, io.EOF) {
-			l.idle.keep(c)
-			return
-		}
+	if c.spent() && c.release() {
+		l.idle.keep(c)
+		return
 	}
 	c.drop()
+}
+
+// spent reports whether nothing more can come of an answer, nor came after it.
+func (c *conn) spent() bool {
+	if c.answer.Close || c.answer.ContentLength < 0 {
+		return false
+	}
+	n, err := c.answer.Body.Read(make([]byte, 1))
+	return n == 0 && errors.Is(err, io.EOF) && c.answers.Buffered() == 0
 }
 
 // drop closes a connection on which nothing is under way.
@@ -124,8 +133,9 @@ func (c *conn) drop() {
 // idle are the connections that are kept: no more than requests were under way at once. llama-server closes one that is not
 // used for five seconds.
 type idle struct {
-	mu    sync.Mutex
-	conns []*conn // the last kept is the last
+	mu     sync.Mutex
+	conns  []*conn // the last kept is the last
+	closed bool    // none is kept any more
 }
 
 // keep keeps a connection.
@@ -133,6 +143,10 @@ func (i *idle) keep(c *conn) {
 	c.used, c.since = true, time.Now()
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.closed {
+		c.drop()
+		return
+	}
 	i.conns = append(i.conns, c)
 }
 
@@ -149,10 +163,11 @@ func (i *idle) take() *conn {
 	return nil
 }
 
-// close closes all.
+// close closes all, and those that are still to come.
 func (i *idle) close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.closed = true
 	i.clear()
 }
 

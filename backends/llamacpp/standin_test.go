@@ -87,12 +87,15 @@ func standIn() error {
 			return
 		}
 		text := req.Messages[0].Content
-		if text == "whole, then gone" { // closes the connection, as llama-server does after a while, and does not say so
+		// One closes the connection, as llama-server does after a while, and does not say so; the other says more than it should.
+		if more, ok := map[string]string{"whole, then gone": "", "whole, and more": "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}[text]; ok {
 			conn, rw, _ := http.NewResponseController(w).Hijack()
 			body := brokenAnswers["whole"].body
-			fmt.Fprintf(rw, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			fmt.Fprintf(rw, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(body), body, more)
 			_ = rw.Flush()
-			conn.Close()
+			if more == "" {
+				conn.Close()
+			}
 			return
 		}
 		told := string(body) // of a question about the request itself
@@ -215,7 +218,7 @@ func TestTrace(t *testing.T) { backendtest.CheckTrace(t, startStandIn(t)) }
 // TestKeptConnections checks that what llama-server does with a connection that is kept costs no request.
 func TestKeptConnections(t *testing.T) {
 	s := startStandIn(t)
-	for _, text := range []string{"whole", "whole", "whole, then gone", "whole, then gone", "whole"} {
+	for _, text := range []string{"whole", "whole", "whole, then gone", "whole, then gone", "whole", "whole, and more", "whole"} {
 		req := backendtest.Question(text)
 		req.Whole = true
 		if answer, _, err := backendtest.Ask(t.Context(), s, req); err != nil || answer != "hi" {

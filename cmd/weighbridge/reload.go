@@ -29,7 +29,7 @@ type reloader struct {
 	catalog  *catalog.Catalog
 	identity *identity.Source
 	refused  string      // why the policy file was refused, as logged
-	followed os.FileInfo // of the policy file that was taken over last; nil: there was none, or another was refused since
+	followed store.Looks // of the policy file that was taken over last; zero: there was none, or another was refused since
 }
 
 func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
@@ -60,14 +60,14 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) error {
 
 // followPolicy takes over a policy file that has changed, if it may replace the policy in force.
 func (r *reloader) followPolicy(ctx context.Context) {
-	file, err := os.Stat(r.running.Load().Trust.Policy)
-	if errors.Is(err, os.ErrNotExist) {
+	file, err := store.LookAt(r.running.Load().Trust.Policy)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return // the policy accepted last stays
-	}
-	if err == nil && r.followed != nil && os.SameFile(file, r.followed) && file.ModTime().Equal(r.followed.ModTime()) && file.Size() == r.followed.Size() {
+	case err == nil && file == r.followed:
 		return
 	}
-	r.followed = nil
+	r.followed = store.Looks{}
 	policy, err := acceptPolicy(ctx, r.log, r.running.Load().Trust, r.state, r.trail)
 	if err != nil {
 		if text := err.Error(); text != r.refused {
@@ -85,7 +85,7 @@ func (r *reloader) followPolicy(ctx context.Context) {
 			return
 		}
 	}
-	r.followed = file // nil if it came after we looked: then it is read again
+	r.followed = file // zero if it could not be looked at: then it is read again
 }
 
 // reload checks everything that can fail before it changes anything.

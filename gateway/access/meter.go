@@ -84,6 +84,9 @@ func (m *Meter) Enter(caller spiffeid.ID, grants []Grant, expected Tokens) (*Pas
 		}
 		first = first.or(full, g)
 	}
+	if first == nil {
+		panic("access: internal error: a request enters without a grant")
+	}
 	return nil, first
 }
 

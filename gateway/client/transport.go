@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -38,6 +39,9 @@ func NewTransport(us *identity.Source, authorize tlsconfig.Authorizer) *Transpor
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	transport, err := t.current()
+	if r.URL.Scheme != "https" {
+		err = fmt.Errorf("%s: only https has servers show who they are", r.URL.Redacted())
+	}
 	if err != nil {
 		if r.Body != nil {
 			r.Body.Close()

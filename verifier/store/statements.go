@@ -40,14 +40,14 @@ type Statements struct {
 
 // A readFile is what a file held when it looked like that.
 type readFile struct {
-	look looks
+	look Looks
 	set  []*statement.Signed
 	bad  []Problem
 }
 
-// looks are what changes when a file does, unless somebody takes pains that it does not: who can, could keep the file
-// from us as well.
-type looks struct {
+// Looks are what changes when a file does, unless somebody takes pains that it does not: who can, could keep the file
+// from us as well. They can be compared.
+type Looks struct {
 	inode        uint64
 	size         int64
 	mtime, ctime unix.Timespec
@@ -92,11 +92,19 @@ func (s *Statements) readDir(dir string) (map[string]readFile, error) {
 	return files, nil
 }
 
+// LookAt returns how a file looks now.
+func LookAt(path string) (Looks, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return Looks{}, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return Looks{st.Ino, st.Size, st.Mtim, st.Ctim}, nil
+}
+
 // read reads a file, unless it looks as it did.
 func (s *Statements) read(before map[string]readFile, path string) (f readFile) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err == nil {
-		f.look = looks{st.Ino, st.Size, st.Mtim, st.Ctim}
+	if look, err := LookAt(path); err == nil {
+		f.look = look
 		if was, known := before[path]; known && was.look == f.look {
 			return was
 		}
