@@ -115,6 +115,9 @@ func newMeters(m metric.Meter) (*meters, error) {
 			return nil, err
 		}
 	}
+	for _, limit := range []string{limitTurns, limitInFlight} { // which may never be reached: that is shown, too
+		out.refused.Add(context.Background(), 0, metric.WithAttributes(attribute.String("rule", ""), attribute.String("limit", limit)))
+	}
 	return &out, nil
 }
 

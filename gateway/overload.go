@@ -78,6 +78,12 @@ func room(err error) time.Duration {
 // seconds are whole ones, of which the last may not be full.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
+// Limits that are no rule's, as metrics name them.
+const (
+	limitTurns    = "turns"
+	limitInFlight = "in flight"
+)
+
 // limitOf names what was too much, for metrics: the rule, if it is one's limit, and the limit. ok is false if nothing was.
 func limitOf(err error) (rule, limit string, ok bool) {
 	over, crowded := new(access.LimitError), new(crowdedError)
@@ -85,9 +91,9 @@ func limitOf(err error) (rule, limit string, ok bool) {
 	case errors.As(err, &over):
 		return fmt.Sprint(over.Rule), over.Limit, true
 	case errors.As(err, &crowded) && crowded.channel != "":
-		return "", "turns", true
+		return "", limitTurns, true
 	case errors.As(err, &crowded):
-		return "", "in flight", true
+		return "", limitInFlight, true
 	}
 	return "", "", false
 }
