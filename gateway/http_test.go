@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway"
@@ -383,5 +384,26 @@ func TestMetrics(t *testing.T) {
 	}
 	if strings.Contains(text, "made-up") {
 		t.Error("metrics hold the name of a channel that a caller made up")
+	}
+}
+
+// A deadlines notes until when a request may be read.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	last time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.last = t
+	return nil
+}
+
+// TestRefusedBodies checks that there is a time for a body that nobody will look at: net/http reads its rest.
+func TestRefusedBodies(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": hello()})
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	d.gateway.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/chat/completions", strings.NewReader(question)))
+	if w.Code != http.StatusUnauthorized || w.last.IsZero() || time.Until(w.last) > time.Minute {
+		t.Errorf("POST by nobody = %d, and its body may come until %v; want 401 and a minute at most", w.Code, w.last)
 	}
 }

@@ -3,6 +3,7 @@ package llamacpp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -21,7 +22,8 @@ func TestLetGo(t *testing.T) {
 		"it does not read":   func(net.Conn) {},
 		"it does not answer": func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
 		"an error stalls": func(c net.Conn) {
-			_, _ = io.WriteString(c, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\n{")
+			go io.Copy(io.Discard, c)
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n%*s", maxError+1, maxError, " ")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
