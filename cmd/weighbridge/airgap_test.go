@@ -93,10 +93,7 @@ func (i *island) bring(want int, file, says string) {
 // checkAnswer wants a sentence from the channel by gRPC and mTLS.
 func (i *island) checkAnswer(sentence string) {
 	i.t.Helper()
-	if i.base == "" {
-		i.base = i.await("gateway listens")["grpc"].(string)
-	}
-	if status, out := i.do("chat", "chat", "Who are you?", "--server", i.base); status != exitDone || !strings.Contains(out, sentence) {
+	if status, out := i.do("chat", "chat", "Who are you?", "--server", i.listens()["grpc"].(string)); status != exitDone || !strings.Contains(out, sentence) {
 		i.t.Errorf("chat: status %d, want %q: %s", status, sentence, out)
 	}
 }

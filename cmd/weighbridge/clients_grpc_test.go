@@ -30,7 +30,7 @@ import (
 // grpcAddress is the gateway's gRPC listener, by the name that its certificate has for tools.
 func (g *gatewayProcess) grpcAddress() string {
 	g.t.Helper()
-	_, port, err := net.SplitHostPort(g.await("gateway listens")["grpc"].(string))
+	_, port, err := net.SplitHostPort(g.listens()["grpc"].(string))
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestServeScrubs(t *testing.T) {
 	}
 	g.stop()
 	g.start()
-	metrics := "http://" + g.await("gateway listens")["metrics"].(string) + "/metrics"
+	metrics := "http://" + g.listens()["metrics"].(string) + "/metrics"
 	found := g.awaitFor(slowly, "stored weights are bad")
 	if found["channel"] != "chat" || found["release"] != first {
 		t.Errorf("found %v, want the previous release %s", found, first)

@@ -49,7 +49,7 @@ func TestServeTokens(t *testing.T) {
 	g.changeConfig("development: {trustDomain: test.example, socket: ./spiffe.sock}", "workloadAPI: unix://"+filepath.Join(g.Dir, "api.sock"))
 	g.start("--init-state")
 	serves := g.await("release serves")["release"].(string)
-	g.base = "https://" + g.await("gateway listens")["jwtHTTP"].(string)
+	g.listens()["http"] = g.listens()["jwtHTTP"] // which is what is asked from here on
 
 	pem, err := os.ReadFile(filepath.Join(g.Dir, "tls-roots.pem"))
 	if err != nil {

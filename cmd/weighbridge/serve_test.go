@@ -34,11 +34,11 @@ const patience = time.Minute
 // A gatewayProcess is `weighbridge serve` as its own process, over a signed world with one published release.
 type gatewayProcess struct {
 	*trusttest.World
-	t      *testing.T
-	config string
-	cmd    *exec.Cmd
-	log    logBuffer
-	base   string // of the HTTP API
+	t       *testing.T
+	config  string
+	cmd     *exec.Cmd
+	log     logBuffer
+	listens func() map[string]any // the addresses, by API
 }
 
 // logBuffer collects JSON log lines and wakes whoever waits for one.
@@ -145,7 +145,7 @@ access: [{caller: "%s", channels: [chat], methods: [chat, models]}]
 func (g *gatewayProcess) start(args ...string) {
 	g.t.Helper()
 	g.log.forget()
-	g.base = ""
+	g.listens = sync.OnceValue(func() map[string]any { return g.await("gateway listens") })
 	g.launch(append([]string{"serve", "--config", g.config}, args...)...)
 }
 
@@ -195,10 +195,7 @@ func (g *gatewayProcess) client() *http.Client {
 }
 
 func (g *gatewayProcess) url(path string) string {
-	if g.base == "" {
-		g.base = "https://" + g.await("gateway listens")["http"].(string)
-	}
-	return g.base + path
+	return "https://" + g.listens()["http"].(string) + path
 }
 
 // ask returns the status, the body and the release that answered.
@@ -237,7 +234,7 @@ func TestServe(t *testing.T) {
 	}
 
 	// A new publication is switched to without a restart, and the status says so.
-	metricsAddress := g.await("gateway listens")["metrics"].(string)
+	metricsAddress := g.listens()["metrics"].(string)
 	g.log.forget()
 	second := g.publish("b.gguf", tinygguf.B.Sentence, 2)
 	if got := g.await("release serves")["release"]; got != second {
