@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -63,16 +62,10 @@ new rules do not allow are ended, streams too.`,
 	return cmd
 }
 
-// gcPercent is how much of the memory in use may be added by garbage, in percent; GOGC says otherwise. Idle connections are
-// most of that memory: 10,000 take some 380 MiB so, and 450 by Go's own 100. What requests take of the processor is the same.
-const gcPercent = 30
-
 // serve builds the gateway and serves until a signal arrives or a part fails. Each value is built from the ones above
 // it, and the defers undo that order: calls drain first, then runtimes stop, and the state is let go last.
 func serve(ctx context.Context, log *slog.Logger, path string, initState bool) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	leaveRoom()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
