@@ -32,7 +32,7 @@ type errorStyle interface {
 type style interface {
 	errorStyle
 	contentType() string // of a stream
-	whole(meta, collected) any
+	whole(meta, collected) []byte
 	begin(meta) [][]byte
 	piece(meta, backends.Chunk) [][]byte
 	end(meta, backends.Usage) [][]byte
@@ -214,17 +214,17 @@ type wholeAnswer struct {
 func (a *wholeAnswer) send(c backends.Chunk) error { return a.got.add(c) }
 
 func (a *wholeAnswer) finish(err error) error {
-	return a.sent(err, func() any { return a.style.whole(a.meta, a.got) })
+	return a.sent(err, func() []byte { return a.style.whole(a.meta, a.got) })
 }
 
 // sent sends a body, or the error, which it returns.
-func (a *answerHTTP) sent(err error, body func() any) error {
+func (a *answerHTTP) sent(err error, body func() []byte) error {
 	if err != nil {
 		writeError(a.w, a.api, err)
 		return err
 	}
 	_ = a.control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	writeJSON(a.w, http.StatusOK, body())
+	writeBody(a.w, http.StatusOK, body())
 	if !a.early {
 		return nil
 	}
@@ -244,7 +244,7 @@ type oneAnswer[T any] struct {
 func (a *oneAnswer[T]) take(got T) { a.got = got }
 
 func (a *oneAnswer[T]) finish(err error) error {
-	return a.sent(err, func() any { return a.body(a.meta.info, a.got, time.Since(a.meta.created)) })
+	return a.sent(err, func() []byte { return encode(a.body(a.meta.info, a.got, time.Since(a.meta.created))) })
 }
 
 // streamAnswer sends an answer in frames, as it comes. Nothing is written before the first part, so that an error before

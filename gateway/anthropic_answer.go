@@ -105,7 +105,7 @@ func (*anthropicAnswers) message(m meta, content []any) anthropicAnswer {
 	return anthropicAnswer{ID: "msg_" + m.id, Type: "message", Role: "assistant", Model: m.info.Channel, Content: content}
 }
 
-func (s *anthropicAnswers) whole(m meta, a collected) any {
+func (s *anthropicAnswers) whole(m meta, a collected) []byte {
 	content := []any{}
 	if a.text.Len() > 0 {
 		content = append(content, anthropicText{"text", a.text.String()})
@@ -115,7 +115,7 @@ func (s *anthropicAnswers) whole(m meta, a collected) any {
 	}
 	said := s.message(m, content)
 	said.StopReason, said.Usage = stopReason(a.reason), anthropicUsage{InputTokens: a.used.PromptTokens, OutputTokens: a.used.CompletionTokens}
-	return said
+	return encode(said)
 }
 
 func (s *anthropicAnswers) begin(m meta) [][]byte {

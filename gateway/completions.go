@@ -81,10 +81,10 @@ func (*openAIText) completion(m meta, choices []textChoice) textCompletion {
 	}
 }
 
-func (s *openAIText) whole(m meta, a collected) any {
+func (s *openAIText) whole(m meta, a collected) []byte {
 	c := s.completion(m, []textChoice{{Text: a.text.String(), FinishReason: &a.reason}})
 	c.Usage = usageOf(a.used)
-	return c
+	return encode(c)
 }
 
 func (*openAIText) begin(meta) [][]byte { return nil }

@@ -1,11 +1,8 @@
 package gateway
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/members"
 	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
@@ -21,21 +19,62 @@ import (
 // refused, so that nothing a caller sends is quietly dropped, and no field of a runtime (an adapter, a template, a
 // path) can be reached by naming it.
 type chatBody struct {
-	Model               string         `json:"model"`
-	Messages            []messageBody  `json:"messages"`
-	Stream              bool           `json:"stream"`
-	StreamOptions       *streamOptions `json:"stream_options"`
-	MaxTokens           *int64         `json:"max_tokens"`
-	MaxCompletionTokens *int64         `json:"max_completion_tokens"`
-	Temperature         *float64       `json:"temperature"`
-	TopP                *float64       `json:"top_p"`
-	Stop                texts          `json:"stop"`
-	Seed                *int64         `json:"seed"`
-	Tools               *[]toolBody    `json:"tools"`
-	ToolChoice          *toolChoice    `json:"tool_choice"`
-	ParallelToolCalls   *bool          `json:"parallel_tool_calls"`
-	N                   *int64         `json:"n"`    // 1 is all we do
-	User                string         `json:"user"` // taken since clients send it, and ignored: the SVID says who calls
+	Model               string
+	Messages            []messageBody
+	Stream              bool
+	StreamOptions       *streamOptions
+	MaxTokens           *int64
+	MaxCompletionTokens *int64
+	Temperature         *float64
+	TopP                *float64
+	Stop                texts
+	Seed                *int64
+	Tools               *[]toolBody
+	ToolChoice          *toolChoice
+	ParallelToolCalls   *bool
+	N                   *int64 // 1 is all we do
+	User                string // taken since clients send it, and ignored: the SVID says who calls
+}
+
+func (b *chatBody) member(d *jsontext.Decoder, name string) error {
+	switch name {
+	case "model":
+		return members.Text(d, &b.Model)
+	case "messages":
+		return members.List(d, func() error {
+			var m messageBody
+			err := members.Object(d, func(name string) error { return m.member(d, name) })
+			b.Messages = append(b.Messages, m)
+			return err
+		})
+	case "stream":
+		return members.Flag(d, &b.Stream)
+	case "stream_options":
+		return json.UnmarshalDecode(d, &b.StreamOptions)
+	case "max_tokens":
+		return members.Int(d, &b.MaxTokens)
+	case "max_completion_tokens":
+		return members.Int(d, &b.MaxCompletionTokens)
+	case "temperature":
+		return members.Float(d, &b.Temperature)
+	case "top_p":
+		return members.Float(d, &b.TopP)
+	case "stop":
+		return json.UnmarshalDecode(d, &b.Stop)
+	case "seed":
+		return members.Int(d, &b.Seed)
+	case "tools":
+		return json.UnmarshalDecode(d, &b.Tools)
+	case "tool_choice":
+		return json.UnmarshalDecode(d, &b.ToolChoice)
+	case "parallel_tool_calls":
+		return json.UnmarshalDecode(d, &b.ParallelToolCalls)
+	case "n":
+		return members.Int(d, &b.N)
+	case "user":
+		return members.Text(d, &b.User)
+	}
+	return json.ErrUnknownName
 }
 
 type streamOptions struct {
@@ -43,10 +82,28 @@ type streamOptions struct {
 }
 
 type messageBody struct {
-	Role       string     `json:"role"`
-	Content    *content   `json:"content"`
-	ToolCalls  []callBody `json:"tool_calls"`
-	ToolCallID string     `json:"tool_call_id"`
+	Role       string
+	Content    *content
+	ToolCalls  []callBody
+	ToolCallID string
+}
+
+func (m *messageBody) member(d *jsontext.Decoder, name string) error {
+	switch name {
+	case "role":
+		return members.Text(d, &m.Role)
+	case "content":
+		if d.PeekKind() == 'n' {
+			return d.SkipValue()
+		}
+		m.Content = &content{}
+		return m.Content.read(d)
+	case "tool_calls":
+		return json.UnmarshalDecode(d, &m.ToolCalls)
+	case "tool_call_id":
+		return members.Text(d, &m.ToolCallID)
+	}
+	return json.ErrUnknownName
 }
 
 // toolBody is a function that is offered to the model.
@@ -104,12 +161,11 @@ type contentPart struct {
 	Text *string `json:"text"`
 }
 
-// UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (c *content) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (c *content) read(d *jsontext.Decoder) error {
 	if d.PeekKind() == '[' {
 		return json.UnmarshalDecode(d, &c.parts)
 	}
-	return json.UnmarshalDecode(d, &c.text)
+	return members.Text(d, &c.text)
 }
 
 // texts is a string or a list of them.
@@ -124,15 +180,6 @@ func (t *texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, (*[]string)(t))
 }
 
-// decode reads a body. What is wrong with its form is reported here and by who calls it; what is wrong with its values,
-// where another API could be wrong in the same way, is found in [request.check].
-func decode(body io.Reader, into any) error {
-	if err := json.UnmarshalRead(body, into, json.RejectUnknownMembers(true)); err != nil {
-		return decodeError(err)
-	}
-	return nil
-}
-
 // openAINames are how OpenAI's API spells what a request may hold.
 var openAINames = names{
 	messages: "messages", prompt: "prompt", inputs: "input", tools: "tools", toolChoice: "tool_choice", maxTokens: "max_tokens",
@@ -142,7 +189,7 @@ var openAINames = names{
 // decodeChat reads OpenAI's request for a chat completion.
 func decodeChat(body io.Reader) (*request, style, error) {
 	var b chatBody
-	if err := decode(body, &b); err != nil {
+	if err := decodeMembers(body, b.member); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -273,71 +320,4 @@ func (c *content) join(field string) (string, error) {
 		text.WriteString(*p.Text)
 	}
 	return text.String(), nil
-}
-
-// decodeError says which field is wrong and how, in words of ours: the library's repeat values, and those are the
-// caller's conversation, which must reach no log.
-func decodeError(err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return errTooLarge
-	}
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
-		field := fieldName(semantic.JSONPointer)
-		if errors.Is(semantic.Err, json.ErrUnknownName) || errors.Is(semantic.Err, errAsked) {
-			return invalid(field, "%s", cmp.Or(reasons[semantic.JSONPointer.LastToken()], "is unknown or not supported"))
-		}
-		return invalid(field, "has the wrong type or is out of range (got a JSON %s)", kindName(semantic.JSONKind))
-	}
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		field := fieldName(syntactic.JSONPointer)
-		if errors.Is(syntactic.Err, jsontext.ErrDuplicateName) {
-			return invalid(field, "is given twice")
-		}
-		return invalid(field, "malformed JSON at byte %d", syntactic.ByteOffset)
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return invalid("", "the body ends before its JSON does")
-	}
-	return fmt.Errorf("%w: read the body: %w", errGone, err)
-}
-
-// fieldName writes /messages/0/content as messages[0].content. A name that no field of ours could have is cut: it is
-// the caller's text.
-func fieldName(p jsontext.Pointer) string {
-	var name strings.Builder
-	for token := range p.Tokens() {
-		if _, err := strconv.Atoi(token); err == nil {
-			fmt.Fprintf(&name, "[%s]", token)
-			continue
-		}
-		if !sane(token) {
-			token = strconv.QuoteToASCII(token[:min(len(token), 32)])
-		}
-		if name.Len() > 0 {
-			name.WriteByte('.')
-		}
-		name.WriteString(token)
-	}
-	return name.String()
-}
-
-func kindName(k jsontext.Kind) string {
-	switch k {
-	case 'n':
-		return "null"
-	case 't', 'f':
-		return "boolean"
-	case '"':
-		return "string"
-	case '0':
-		return "number"
-	case '{':
-		return "object"
-	case '[':
-		return "array"
-	}
-	return "value"
 }

@@ -116,9 +116,11 @@ func writeError(w http.ResponseWriter, api errorStyle, err error) {
 	writeJSON(w, o.http, api.problem(w.Header().Get(headerRequestID), o))
 }
 
-// writeJSON writes a whole body. Nobody is left to be told if that fails.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body := append(encode(v), '\n')
+func writeJSON(w http.ResponseWriter, status int, v any) { writeBody(w, status, encode(v)) }
+
+// writeBody writes a whole body of JSON. Nobody is left to be told if that fails.
+func writeBody(w http.ResponseWriter, status int, body []byte) {
+	body = append(body, '\n')
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

@@ -123,8 +123,8 @@ func ollamaCalls(calls []backends.ToolCall, from int) (all []ollamaCall) {
 	return all
 }
 
-func (s *ollamaAnswers) whole(m meta, a collected) any {
-	return s.answer(m, a.text.String(), ollamaCalls(a.calls, 0)).ended(m, a.reason, a.first, a.used)
+func (s *ollamaAnswers) whole(m meta, a collected) []byte {
+	return encode(s.answer(m, a.text.String(), ollamaCalls(a.calls, 0)).ended(m, a.reason, a.first, a.used))
 }
 
 func (s *ollamaAnswers) begin(meta) [][]byte {

@@ -1,29 +1,9 @@
 package gateway
 
-import "github.com/weighbridge/weighbridge/backends"
-
-// completion is OpenAI's chat.completion, with a message in each choice.
-type completion struct {
-	ID                string   `json:"id"`
-	Object            string   `json:"object"`
-	Created           int64    `json:"created"`
-	Model             string   `json:"model"`
-	SystemFingerprint string   `json:"system_fingerprint"` // the release: what OpenAI's clients may log already
-	Choices           []choice `json:"choices"`
-	Usage             *usage   `json:"usage"`
-}
-
-type choice struct {
-	Index        int    `json:"index"`
-	Message      *turn  `json:"message"`
-	FinishReason string `json:"finish_reason"`
-}
-
-type turn struct {
-	Role      string     `json:"role"`
-	Content   *string    `json:"content"` // null beside calls alone
-	ToolCalls []callBody `json:"tool_calls,omitempty"`
-}
+import (
+	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/members"
+)
 
 // chunk is OpenAI's chat.completion.chunk, with a delta in each choice.
 type chunk struct {
@@ -102,19 +82,87 @@ type openAIChat struct {
 
 func chatID(m meta) string { return "chatcmpl-" + m.id }
 
-func (*openAIChat) whole(m meta, a collected) any {
-	text := a.text.String()
-	said := &turn{Role: "assistant", Content: &text}
-	for _, c := range a.calls {
-		said.ToolCalls = append(said.ToolCalls, callOfModel(c))
+func (*openAIChat) whole(m meta, a collected) []byte {
+	w := members.NewWriter(a.size + 1<<9)
+	w.Begin('{')
+	w.Name("id")
+	w.Text(chatID(m))
+	w.Name("object")
+	w.Text("chat.completion")
+	w.Name("created")
+	w.Int(m.created.Unix())
+	w.Name("model")
+	w.Text(m.info.Channel)
+	w.Name("system_fingerprint")
+	w.Text(m.info.Release) // what OpenAI's clients may log already
+	w.Name("choices")
+	w.Begin('[')
+	w.Begin('{')
+	w.Name("index")
+	w.Int(0)
+	w.Name("message")
+	writeMessage(w, a)
+	w.Name("finish_reason")
+	w.Text(a.reason)
+	w.End('}')
+	w.End(']')
+	w.Name("usage")
+	writeUsage(w, a.used)
+	w.End('}')
+	body, _ := w.Bytes() // with U+FFFD where a text is not UTF-8
+	return body
+}
+
+func writeMessage(w *members.Writer, a collected) {
+	w.Begin('{')
+	w.Name("role")
+	w.Text("assistant")
+	w.Name("content")
+	if a.text.Len() == 0 && len(a.calls) > 0 {
+		w.Null() // beside calls alone
+	} else {
+		w.Text(a.text.String())
 	}
-	if text == "" && len(a.calls) > 0 {
-		said.Content = nil
+	if len(a.calls) > 0 {
+		w.Name("tool_calls")
+		w.Begin('[')
+		for _, c := range a.calls {
+			writeCall(w, c)
+		}
+		w.End(']')
 	}
-	return completion{
-		ID: chatID(m), Object: "chat.completion", Created: m.created.Unix(), Model: m.info.Channel, SystemFingerprint: m.info.Release,
-		Choices: []choice{{Message: said, FinishReason: a.reason}}, Usage: usageOf(a.used),
+	w.End('}')
+}
+
+func writeCall(w *members.Writer, c backends.ToolCall) {
+	w.Begin('{')
+	if c.ID != "" {
+		w.Name("id")
+		w.Text(c.ID)
+		w.Name("type")
+		w.Text(functionType)
 	}
+	w.Name("function")
+	w.Begin('{')
+	if c.Name != "" {
+		w.Name("name")
+		w.Text(c.Name)
+	}
+	w.Name("arguments")
+	w.Text(c.Arguments)
+	w.End('}')
+	w.End('}')
+}
+
+func writeUsage(w *members.Writer, u backends.Usage) {
+	w.Begin('{')
+	w.Name("prompt_tokens")
+	w.Int(int64(u.PromptTokens))
+	w.Name("completion_tokens")
+	w.Int(int64(u.CompletionTokens))
+	w.Name("total_tokens")
+	w.Int(int64(u.PromptTokens + u.CompletionTokens))
+	w.End('}')
 }
 
 func callOfModel(c backends.ToolCall) callBody {

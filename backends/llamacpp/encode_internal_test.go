@@ -26,6 +26,10 @@ type chatRequest struct {
 	CachePrompt   bool          `json:"cache_prompt"`
 }
 
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
 type message struct {
 	Role       string     `json:"role"`
 	Content    string     `json:"content"`

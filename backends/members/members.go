@@ -1,11 +1,11 @@
-// Package members reads JSON objects member by member.
+// Package members reads and writes JSON objects member by member.
 //
-// The one rule: whoever reads an object names its members itself, and what happens to those that it does not know. It takes
-// less than half of what reflection does where the processor has forgotten both since the last request, as it has where few
-// requests come: so it is for what each request goes through, and only for that.
+// The one rule: whoever reads or writes an object names its members itself, and says what happens to those that it does not
+// know. That takes half of what reflection does, and less, where the processor has forgotten both since the last request, as
+// it has where few requests come: so it is for what each request goes through, and only for that.
 //
-// What is wrong with a value is a [*json.SemanticError] that says where, as the library's own are; a null leaves what it is
-// read into as it is.
+// What is wrong with a value that is read is a [*json.SemanticError] that says where, as the library's own are; a null leaves
+// what it is read into as it is.
 package members
 
 import (
