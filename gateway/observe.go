@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -50,11 +51,13 @@ type meters struct {
 	perToken metric.Float64Histogram
 	overhead metric.Float64Histogram
 	tokens   metric.Int64Histogram
-	active   metric.Int64UpDownCounter
-	waiting  metric.Int64UpDownCounter
 	refused  metric.Int64Counter
 
 	known sync.Map // of labelKey, to *labels
+
+	// What is only looked at when somebody asks for it: to count it each time would take long.
+	active  atomic.Int64
+	waiting sync.Map // of channels, to *atomic.Int64
 }
 
 // A labelKey is what a measurement is counted under. There are few: all of it is ours, and nothing a caller's.
@@ -63,7 +66,6 @@ type labelKey struct{ operation, channel, failure string }
 // labels are the attributes of a labelKey, made once: to sort and hash them costs more than to count.
 type labels struct {
 	all, input, output []metric.RecordOption
-	channel            []metric.AddOption // alone
 }
 
 func (m *meters) labels(k labelKey) *labels {
@@ -80,10 +82,7 @@ func (m *meters) labels(k labelKey) *labels {
 	with := func(more ...attribute.KeyValue) []metric.RecordOption {
 		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(slices.Concat(attrs, more)...))}
 	}
-	l, _ := m.known.LoadOrStore(k, &labels{
-		with(), with(attrTokenType.String("input")), with(attrTokenType.String("output")),
-		[]metric.AddOption{metric.WithAttributes(attribute.String("channel", k.channel))},
-	})
+	l, _ := m.known.LoadOrStore(k, &labels{with(), with(attrTokenType.String("input")), with(attrTokenType.String("output"))})
 	return l.(*labels) //nolint:forcetypeassert // there are no others
 }
 
@@ -101,10 +100,10 @@ func newMeters(m metric.Meter) (*meters, error) {
 		metric.WithDescription("Time per token after the first."), metric.WithExplicitBucketBoundaries(perTokenBuckets...))
 	out.tokens, errs[3] = m.Int64Histogram("gen_ai.client.token.usage", metric.WithUnit("{token}"),
 		metric.WithDescription("Tokens of a request and of its answer."), metric.WithExplicitBucketBoundaries(tokenBuckets...))
-	out.active, errs[4] = m.Int64UpDownCounter("weighbridge.requests.active", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that are being answered."))
-	out.waiting, errs[5] = m.Int64UpDownCounter("weighbridge.requests.waiting", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that wait for their turn at a runtime."))
+	_, errs[4] = m.Int64ObservableUpDownCounter("weighbridge.requests.active", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that are being answered."), metric.WithInt64Callback(out.tellActive))
+	_, errs[5] = m.Int64ObservableUpDownCounter("weighbridge.requests.waiting", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that wait for their turn at a runtime."), metric.WithInt64Callback(out.tellWaiting))
 	out.refused, errs[6] = m.Int64Counter("weighbridge.requests.refused", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests refused because of too many, by limit, and by rule if it is one's."))
 	out.overhead, errs[7] = m.Float64Histogram("weighbridge.request.overhead", metric.WithUnit("s"),
@@ -136,11 +135,28 @@ func (r *request) operation() string {
 }
 
 // waits counts a request that waits for a runtime of the channel, until done.
-func (m *meters) waits(ctx context.Context, channel string) (done func()) {
-	ctx = context.WithoutCancel(ctx)
-	of := m.labels(labelKey{channel: channel}).channel
-	m.waiting.Add(ctx, 1, of...)
-	return func() { m.waiting.Add(ctx, -1, of...) }
+func (m *meters) waits(channel string) (done func()) {
+	n, ok := m.waiting.Load(channel)
+	if !ok {
+		n, _ = m.waiting.LoadOrStore(channel, new(atomic.Int64))
+	}
+	waiting := n.(*atomic.Int64) //nolint:forcetypeassert // there are no others
+	waiting.Add(1)
+	return func() { waiting.Add(-1) }
+}
+
+func (m *meters) tellActive(_ context.Context, to metric.Int64Observer) error {
+	to.Observe(m.active.Load())
+	return nil
+}
+
+func (m *meters) tellWaiting(_ context.Context, to metric.Int64Observer) error {
+	m.waiting.Range(func(channel, n any) bool {
+		//nolint:forcetypeassert // there are no others
+		to.Observe(n.(*atomic.Int64).Load(), metric.WithAttributes(attribute.String("channel", channel.(string))))
+		return true
+	})
+	return nil
 }
 
 // crowded counts a request that was refused because of too many, if that is the error.
@@ -173,7 +189,7 @@ func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *ob
 	if span.IsRecording() {
 		r.describe(span)
 	}
-	g.meters.active.Add(ctx, 1)
+	g.meters.active.Add(1)
 	return ctx, &observation{g: g, span: span, r: r, start: time.Now()}
 }
 
@@ -273,7 +289,7 @@ func (o *observation) end(ctx context.Context, err error) {
 	m.crowded(ctx, err)
 	m.duration.Record(ctx, end.Sub(o.start).Seconds(), of.all...)
 	m.overhead.Record(ctx, (end.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
-	m.active.Add(ctx, -1)
+	m.active.Add(-1)
 	if o.span.IsRecording() {
 		o.conclude(out)
 	}
@@ -344,12 +360,16 @@ func (g *Gateway) logOther(ctx context.Context, c call, method string, err error
 	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
 }
 
+// maxAttrs is how many a line of the access log has at most, or nearly.
+const maxAttrs = 24
+
 func (c *call) attrs(out outcome) []slog.Attr {
 	status := slog.Int("status", out.http)
 	if c.protocol == protocolGRPC {
 		status = slog.String("status", out.grpc.String())
 	}
-	attrs := []slog.Attr{slog.String("request_id", c.id), slog.String("caller", c.caller.String()), slog.String("protocol", c.protocol), status}
+	attrs := append(make([]slog.Attr, 0, maxAttrs),
+		slog.String("request_id", c.id), slog.String("caller", c.caller.String()), slog.String("protocol", c.protocol), status)
 	if c.shown.By != "" {
 		attrs = append(attrs, slog.String("auth", c.shown.By))
 	}

@@ -111,7 +111,7 @@ func (v *visit) acquire(ctx context.Context, suits func(ServingInfo) error) (Ser
 // turn waits for the caller's turn.
 func (v *visit) turn(ctx context.Context, serving Serving) (err error) {
 	begun := time.Now()
-	done := v.g.meters.waits(ctx, v.act.Channel)
+	done := v.g.meters.waits(v.act.Channel)
 	v.endTurn, err = serving.Enter(ctx, v.act.Caller.String())
 	done()
 	v.o.wait += time.Since(begun)
