@@ -204,8 +204,8 @@ func anthropicCount(tokens int) any {
 }
 
 const (
-	headerAnthropic   = "anthropic-version" // of every request by Anthropic's clients
-	headerAnthropicID = "request-id"        // by which they know x-request-id
+	headerAnthropic   = "Anthropic-Version" // of every request by Anthropic's clients
+	headerAnthropicID = "Request-Id"        // by which they know X-Request-Id
 )
 
 // bySender answers Anthropic's clients in their shape where another API has the same path.

@@ -11,11 +11,11 @@ const (
 	protocolHTTP = "http"
 	protocolGRPC = "grpc"
 
-	// Headers of HTTP, metadata of gRPC.
-	headerRelease   = "weighbridge-release"
-	headerWeights   = "weighbridge-weights"
-	headerLevel     = "weighbridge-level"
-	headerRequestID = "x-request-id"
+	// Headers of HTTP, in the form in which net/http takes them as they are, and metadata of gRPC, which makes them lower case.
+	headerRelease   = "Weighbridge-Release"
+	headerWeights   = "Weighbridge-Weights"
+	headerLevel     = "Weighbridge-Level"
+	headerRequestID = "X-Request-Id"
 )
 
 // traceContext reads the W3C traceparent, and nothing else that callers may send: baggage stays outside.

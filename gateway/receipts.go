@@ -15,7 +15,7 @@ import (
 
 const (
 	headerReceipt   = "weighbridge-receipt" // of a request: 1 asks for a receipt
-	headerReceiptID = "x-receipt-id"        // of an answer: by which it is asked for
+	headerReceiptID = "X-Receipt-Id"        // of an answer: by which it is asked for
 
 	methodReceipt = "receipt" // in the log
 )

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -87,8 +88,12 @@ func (l *launch) ask(ctx context.Context, method, path string, body []byte) (c *
 // ask writes a request by hand, in the words of HTTP/1.1: all of it is ours, and http.Request takes longer over it than the
 // kernel.
 func (c *conn) ask(ctx context.Context, key, method, path string, body []byte) (err error) {
-	fmt.Fprintf(c.asks, "%s %s HTTP/1.1\r\nHost: llama-server\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n",
-		method, path, key, len(body))
+	for _, part := range []string{
+		method, " ", path, " HTTP/1.1\r\nHost: llama-server\r\nAuthorization: Bearer ", key,
+		"\r\nContent-Type: application/json\r\nContent-Length: ", strconv.Itoa(len(body)), "\r\n",
+	} {
+		_, _ = c.asks.WriteString(part)
+	}
 	header := http.Header{}
 	backends.Trace(ctx, header)
 	_ = header.Write(c.asks)
