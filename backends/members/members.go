@@ -20,7 +20,9 @@ import (
 // Document has read read a value, after which nothing else comes.
 func Document(data []byte, read func(*jsontext.Decoder) error, opts ...jsontext.Options) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data), opts...)
-	if err := read(d); err != nil {
+	if err := read(d); errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF // there is none
+	} else if err != nil {
 		return err
 	}
 	switch _, err := d.ReadToken(); {
