@@ -4,7 +4,18 @@
 // machine does meanwhile reaches all alike; what varies too much is called noisy and measured again, and nothing that
 // was measured fails anything.
 //
-// A program makes a [Suite] of cases, runs it, and puts the [Result] with its figures into a [Report].
+// Every benchmark is a [Program]. Its [Job] times cases as a [Suite], and publishes the [Result] with its figures in a
+// [Report]:
+//
+//	func main() { bench.Main(bench.Program{Name: "sort", Measure: measure}) }
+//
+//	func measure(ctx context.Context, job *bench.Job) error {
+//		result, err := job.Time(ctx, cases, metrics)
+//		if err != nil {
+//			return err
+//		}
+//		return job.Publish(report(result))
+//	}
 package bench
 
 import (
@@ -12,16 +23,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 )
 
 const (
-	// DefaultRounds is how often each case is run unless [Rounds] says otherwise.
-	DefaultRounds = 7
-
 	// maxRounds bounds a mistyped number.
 	maxRounds = 1000
 
@@ -188,17 +195,4 @@ func (r *Result) worst() float64 {
 		worst = max(worst, r.Series(c.Name, r.Metrics[0].Name).Spread())
 	}
 	return worst
-}
-
-// Rounds reads how many rounds to make from the environment variable ROUNDS.
-func Rounds() (int, error) {
-	text := os.Getenv("ROUNDS")
-	if text == "" {
-		return DefaultRounds, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxRounds {
-		return 0, fmt.Errorf("ROUNDS=%q: want a number from 1 to %d", text, maxRounds)
-	}
-	return n, nil
 }

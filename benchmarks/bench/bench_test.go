@@ -134,16 +134,3 @@ func TestSuiteRefuses(t *testing.T) {
 		}
 	}
 }
-
-func TestRounds(t *testing.T) {
-	tests := []struct {
-		text string
-		want int
-	}{{"", bench.DefaultRounds}, {"2", 2}, {"1000", 1000}, {"0", 0}, {"-1", 0}, {"1001", 0}, {"many", 0}}
-	for _, tt := range tests {
-		t.Setenv("ROUNDS", tt.text)
-		if got, err := bench.Rounds(); got != tt.want || (err == nil) != (tt.want > 0) {
-			t.Errorf("Rounds() with %q = %d, %v, want %d", tt.text, got, err, tt.want)
-		}
-	}
-}

@@ -47,6 +47,14 @@ func (r *Result) Ratio(a, b string) Figure {
 	return Figure{Name: a + "/" + b, Value: r.Median(a, m) / r.Median(b, m), Digits: 3}
 }
 
+// Command returns a command with as many rounds as were made, if they are not what it makes anyway.
+func (r *Result) Command(command string) string {
+	if r.Rounds == DefaultRounds {
+		return command
+	}
+	return fmt.Sprintf("%s ROUNDS=%d", command, r.Rounds)
+}
+
 // Text returns the report for people. The figures are its last lines, "name: value" each.
 func (r *Report) Text() []byte {
 	var out bytes.Buffer
