@@ -8,13 +8,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
@@ -22,12 +17,7 @@ import (
 	"github.com/weighbridge/weighbridge/verifier/trust"
 )
 
-func main() {
-	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "decide: %v\n", err)
-		os.Exit(2)
-	}
-}
+func main() { bench.Main(bench.Program{Name: "decide", Measure: measure}) }
 
 // Names of the cases, and what they measure.
 const (
@@ -39,53 +29,19 @@ const (
 	seconds = "time"
 )
 
-// run signs a world of statements, decides over it in all ways and reports.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	flags := flag.NewFlagSet("decide", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	results := flags.String("results", "", "write the report and its plot into this `directory`")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	rounds, err := bench.Rounds()
-	if err != nil {
-		return err
-	}
+var metrics = []bench.Metric{{Name: seconds, Unit: "s", Digits: 4}}
+
+// measure signs a world of statements and decides over it in all ways.
+func measure(ctx context.Context, job *bench.Job) error {
 	w, err := newWorld()
 	if err != nil {
 		return fmt.Errorf("make statements: %w", err)
 	}
-	result, err := bench.Suite{Cases: w.cases(), Metrics: []bench.Metric{{Name: seconds, Unit: "s", Digits: 4}}, Rounds: rounds, Progress: stderr}.Run(ctx)
+	result, err := job.Time(ctx, w.cases(), metrics)
 	if err != nil {
 		return err
 	}
-	ms := func(name, of string) bench.Figure {
-		return bench.Figure{Name: name, Value: 1000 * result.Median(of, seconds), Digits: 2}
-	}
-	report := &bench.Report{
-		Name: "decide", Title: fmt.Sprintf("The decision over %d statements about %d releases", len(w.set), releases),
-		Command: "make bench-decide",
-		Facts: append(bench.Machine(os.TempDir()),
-			bench.Fact{Name: "policy", Value: fmt.Sprintf("%d identities, %d channels; a release needs an evaluation and 2 approvals", identities, channels)},
-			bench.Fact{Name: verify, Value: "read every statement, verify every signature (Ed25519), on one core"},
-			bench.Fact{Name: start, Value: "decide for all channels by what was verified"},
-			bench.Fact{Name: incremental, Value: "verify one more statement, and decide again"},
-			bench.Fact{Name: explain, Value: "read, verify, and decide with a reason for each statement and channel, as explain does"}),
-		Notes:   []string{"the gateway keeps what it has verified for as long as the statement is there"},
-		Result:  result,
-		Figures: []bench.Figure{ms("verify-ms", verify), ms("explain-ms", explain), ms("decide-start-ms", start), ms("decide-incremental-ms", incremental)},
-	}
-	if *results != "" {
-		if err := report.Save(*results); err != nil {
-			return err
-		}
-	}
-	_, err = stdout.Write(report.Text())
-	return err
+	return job.Publish(w.report(result))
 }
 
 func (w *world) cases() []bench.Case {
@@ -119,5 +75,25 @@ func (w *world) cases() []bench.Case {
 		{Name: explain, Run: func(context.Context) (bench.Values, error) {
 			return timed(func() trust.Decision { return trust.Decide(w.policy, w.set, now, w.floor) })
 		}},
+	}
+}
+
+// report puts the figures behind the table.
+func (w *world) report(r *bench.Result) *bench.Report {
+	ms := func(name, of string) bench.Figure {
+		return bench.Figure{Name: name, Value: 1000 * r.Median(of, seconds), Digits: 2}
+	}
+	return &bench.Report{
+		Name: "decide", Title: fmt.Sprintf("The decision over %d statements about %d releases", len(w.set), releases),
+		Command: "make bench-decide",
+		Facts: append(bench.Machine(os.TempDir()),
+			bench.Fact{Name: "policy", Value: fmt.Sprintf("%d identities, %d channels; a release needs an evaluation and 2 approvals", identities, channels)},
+			bench.Fact{Name: verify, Value: "read every statement, verify every signature (Ed25519), on one core"},
+			bench.Fact{Name: start, Value: "decide for all channels by what was verified"},
+			bench.Fact{Name: incremental, Value: "verify one more statement, and decide again"},
+			bench.Fact{Name: explain, Value: "read, verify, and decide with a reason for each statement and channel, as explain does"}),
+		Notes:   []string{"the gateway keeps what it has verified for as long as the statement is there"},
+		Result:  r,
+		Figures: []bench.Figure{ms("verify-ms", verify), ms("explain-ms", explain), ms("decide-start-ms", start), ms("decide-incremental-ms", incremental)},
 	}
 }

@@ -46,9 +46,9 @@ func (s *site) cases() []bench.Case {
 		s.command("verify blake3", false, "bin/weighbridge", s.verify("blake3")...),
 		s.command("openssl", true, "openssl", "dgst", "-sha256", s.model),
 		s.command("sha256sum", true, "sha256sum", s.model),
-		s.command("b3sum", true, s.peers["b3sum"], s.model),
-		s.command("b3sum, 1 thread", true, s.peers["b3sum"], "--num-threads", "1", s.model),
-		s.command("model_signing", true, s.peers["model_signing"], "verify", "key", s.model,
+		s.command("b3sum", true, s.b3sum, s.model),
+		s.command("b3sum, 1 thread", true, s.b3sum, "--num-threads", "1", s.model),
+		s.command("model_signing", true, s.signing, "verify", "key", s.model,
 			"--public_key", filepath.Join(s.dir, "key.pub"), "--signature", filepath.Join(s.dir, "files.sig")),
 	}
 	return cases

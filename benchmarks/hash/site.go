@@ -9,12 +9,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/verifier"
 	"github.com/weighbridge/weighbridge/verifier/digest"
 	"github.com/weighbridge/weighbridge/verifier/oms"
@@ -28,21 +28,21 @@ const (
 
 // A site is a signed model in page cache, and the peers.
 type site struct {
-	dir    string
-	model  string
-	shards *oms.Manifest
-	peers  map[string]string // path, by name
+	dir     string
+	model   string
+	shards  *oms.Manifest
+	b3sum   string
+	signing string // model_signing
 }
 
 // newSite writes a model of noise and signs it.
-func newSite(ctx context.Context) (*site, error) {
-	s := &site{peers: map[string]string{}}
-	for name, part := range map[string][]string{"b3sum": {"b3sum"}, "model_signing": {"model-signing"}} {
-		out, err := exec.CommandContext(ctx, ".ci/parts", part...).Output()
-		if err != nil {
-			return nil, fmt.Errorf("prepare %s: %w (run this from the repository's root, or see .ci/parts %s)", name, err, part[0])
-		}
-		s.peers[name] = strings.TrimSpace(string(out))
+func newSite(ctx context.Context, stderr io.Writer) (_ *site, err error) {
+	s := &site{}
+	if s.b3sum, err = bench.FindPart(ctx, "b3sum", stderr); err != nil {
+		return nil, err
+	}
+	if s.signing, err = bench.FindPart(ctx, "model-signing", stderr); err != nil {
+		return nil, err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
