@@ -118,6 +118,3 @@ func (j *Job) Publish(r *Report) error {
 	}
 	return r.Save(j.Results)
 }
-
-// Rounds is for programs that are no Program yet.
-func Rounds() (int, error) { return rounds() }

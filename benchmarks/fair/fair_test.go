@@ -160,7 +160,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := w.report(t.Context(), 2, r)
+	report := w.report(t.Context(), r)
 	text := report.Text()
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	for _, line := range []string{

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -34,16 +33,12 @@ func (c *counts) addQuiet(all []site.Sample) {
 }
 
 // report says everything that is needed to repeat the result, and computes the figures.
-func (w *world) report(ctx context.Context, rounds int, r *bench.Result) *bench.Report {
-	command := "make bench-fair"
-	if rounds != bench.DefaultRounds {
-		command += fmt.Sprintf(" ROUNDS=%d", rounds)
-	}
+func (w *world) report(ctx context.Context, r *bench.Result) *bench.Report {
 	report := &bench.Report{
 		Name:    "fair",
 		Title:   fmt.Sprintf("Latency of a caller beside one that asks for %d times what it may", times),
-		Command: command,
-		Facts: append(append(bench.Machine(os.TempDir()), w.Facts(ctx)...),
+		Command: r.Command("make bench-fair"),
+		Facts: append(w.Facts(ctx),
 			bench.Fact{Name: "llama-server's options", Value: strings.Join(w.PlainArgs("mmap", "MODEL", "KEY"), " ")},
 			bench.Fact{Name: "quiet caller", Value: fmt.Sprintf("%d requests a second for %d tokens each, due at even intervals over %d connections with mTLS that stay open, for %s a round", quietRate, tokens, connections, measured)},
 			bench.Fact{Name: "loud callers", Value: "two with SPIFFE IDs of their own, one of them at a time: a process of the lowest priority on one core that writes the same bytes again and again on connections with mTLS that stay open; what it takes of that core is its client's share"},

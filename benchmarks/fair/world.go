@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -36,14 +37,14 @@ type world struct {
 	total   counts
 }
 
-func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
+func newWorld(ctx context.Context, stderr io.Writer) (_ *world, err error) {
 	w := &world{}
 	limits := map[string]string{
 		quietCaller: "",
 		rated:       fmt.Sprintf("rate: %d/s, burst: %d", loudRate, loudBurst),
 		counted:     fmt.Sprintf("concurrent: %d", loudConcurrent),
 	}
-	if w.Site, err = site.New(ctx, site.Config{Parts: parts, In: os.TempDir(), Memory: room, Callers: limits}); err != nil {
+	if w.Site, err = site.New(ctx, site.Config{Stderr: stderr, In: os.TempDir(), Memory: room, Callers: limits}); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,7 +15,7 @@ import (
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 )
 
-func TestParse(t *testing.T) {
+func TestOptions(t *testing.T) {
 	tests := []struct {
 		name string
 		env  map[string]string
@@ -24,34 +23,31 @@ func TestParse(t *testing.T) {
 		want options
 		err  string
 	}{
-		{"default", nil, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
-		{"all set", map[string]string{"ROUNDS": "2", "LAYERS": "3", "SMALL": "1", "PRESENT": "1"}, []string{"-results", "dir"}, options{2, 3, true, "dir", false, true}, ""},
-		{"not small", map[string]string{"SMALL": "0"}, nil, options{rounds: bench.DefaultRounds, layers: fullLayers}, ""},
-		{"no rounds", map[string]string{"ROUNDS": "0"}, nil, options{}, "ROUNDS"},
+		{"default", nil, nil, options{layers: fullLayers}, ""},
+		{"all set", map[string]string{"LAYERS": "3", "SMALL": "1", "PRESENT": "1"}, []string{"-model"}, options{3, true, true, true}, ""},
+		{"not small", map[string]string{"SMALL": "0"}, nil, options{layers: fullLayers}, ""},
 		{"too large", map[string]string{"LAYERS": "35"}, nil, options{}, "LAYERS"},
 		{"no layers", map[string]string{"LAYERS": "0"}, nil, options{}, "LAYERS"},
 		{"layers in words", map[string]string{"LAYERS": "few"}, nil, options{}, "LAYERS"},
 		{"small in words", map[string]string{"SMALL": "yes"}, nil, options{}, "SMALL"},
 		{"present in words", map[string]string{"PRESENT": "yes"}, nil, options{}, "PRESENT"},
 		{"argument", nil, []string{"dir"}, options{}, "unexpected"},
-		{"unknown flag", nil, []string{"-fast"}, options{}, "fast"},
+		{"all problems at once, one", map[string]string{"ROUNDS": "0", "LAYERS": "0"}, nil, options{}, "ROUNDS"},
+		{"all problems at once, the other", map[string]string{"ROUNDS": "0", "LAYERS": "0"}, nil, options{}, "LAYERS"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, name := range []string{"ROUNDS", "LAYERS", "SMALL", "PRESENT"} {
 				t.Setenv(name, tt.env[name])
 			}
-			got, err := parse(tt.args, io.Discard)
-			if tt.err == "" && (err != nil || got != tt.want) {
-				t.Errorf("parse(%q) = %+v, %v, want %+v", tt.args, got, err, tt.want)
-			}
-			if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
-				t.Errorf("parse(%q) = %v, want an error with %q", tt.args, err, tt.err)
+			var o, got options
+			p := o.program()
+			p.Measure = func(context.Context, *bench.Job) error { got = o; return nil }
+			err := p.Run(t.Context(), tt.args, io.Discard, io.Discard)
+			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("Run(%q) measures %+v, %v, want %+v and an error with %q", tt.args, got, err, tt.want, tt.err)
 			}
 		})
-	}
-	if _, err := parse([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
-		t.Errorf("parse(-h) = %v, want %v", err, flag.ErrHelp)
 	}
 }
 

@@ -16,54 +16,40 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
-	"runtime"
 	"strconv"
-	"syscall"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
+	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
-func main() {
-	// Children die with the thread that started them, which so must be one that lives as long as this process does.
-	runtime.LockOSThread()
-	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "load: %v\n", err)
-		os.Exit(2)
-	}
-}
+func main() { site.Main(new(options).program()) }
 
 // An options says what is measured.
 type options struct {
-	rounds  int
 	layers  int
 	small   bool
-	results string // directory; empty: only print
-	model   bool   // only write the model
-	present bool   // memory is present when cold cases begin
+	model   bool // only write the model
+	present bool // memory is present when cold cases begin
 }
 
-func parse(args []string, stderr io.Writer) (options, error) {
-	var o options
-	flags := flag.NewFlagSet("load", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.StringVar(&o.results, "results", "", "write the report and its plot into this `directory`")
+func (o *options) program() bench.Program {
+	return bench.Program{Name: "load", Flags: o.flags, Check: o.check, Measure: o.measure}
+}
+
+func (o *options) flags(flags *flag.FlagSet) {
 	flags.BoolVar(&o.model, "model", false, "only write the model, if it is not there, and print its path")
-	if err := flags.Parse(args); err != nil {
-		return o, err
-	}
+}
+
+// check reads the environment, too.
+func (o *options) check(args []string) error {
 	var errs []error
-	if flags.NArg() > 0 {
-		errs = append(errs, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
-	}
-	var err error
-	if o.rounds, err = bench.Rounds(); err != nil {
-		errs = append(errs, err)
+	if len(args) > 0 {
+		errs = append(errs, fmt.Errorf("unexpected argument %q", args[0]))
 	}
 	o.layers = fullLayers
 	if text := os.Getenv("LAYERS"); text != "" {
+		var err error
 		if o.layers, err = strconv.Atoi(text); err != nil || o.layers < 1 || o.layers > fullLayers {
 			errs = append(errs, fmt.Errorf("LAYERS=%q: want a number from 1 to %d", text, fullLayers))
 		}
@@ -77,42 +63,34 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			errs = append(errs, fmt.Errorf("%s=%q: want 1, or nothing", name, text))
 		}
 	}
-	return o, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// run builds a signed site, runs all cases over it and reports. The defers undo it, also after a signal: the setting for
-// huge pages is put back by each case that changes it, processes end with the cases, and the site's directory goes last.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	opts, err := parse(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if opts.small {
+// measure builds a signed site and runs all cases over it. The defers undo it, also after a signal: the setting for huge
+// pages is put back by each case that changes it, processes end with the cases, and the site's directory goes last.
+func (o *options) measure(ctx context.Context, job *bench.Job) (err error) {
+	if o.small {
 		if err := checkSetting(shmemSetting); err != nil {
 			return err
 		}
 	}
-	say := func(format string, args ...any) { fmt.Fprintf(stderr, "load: "+format+"\n", args...) }
+	say := func(format string, args ...any) { fmt.Fprintf(job.Stderr, "load: "+format+"\n", args...) }
 
-	model, err := openModel(ctx, modelConfig(opts.layers), say)
+	model, err := openModel(ctx, modelConfig(o.layers), say)
 	if err != nil {
 		return err
 	}
-	if opts.model {
-		_, err := fmt.Fprintln(stdout, model.path)
+	if o.model {
+		_, err := fmt.Fprintln(job.Stdout, model.path)
 		return err
 	}
 	say("signing, releasing, approving and publishing the model")
-	w, err := newWorld(ctx, model, stderr)
+	w, err := newWorld(ctx, model, job.Stderr)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	w.present = opts.present
+	w.present = o.present
 	huge, restore := allowHuge(shmemSetting)
 	defer func() { err = errors.Join(err, restore()) }()
 	w.huge = huge
@@ -121,21 +99,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 
-	result, err := bench.Suite{Cases: w.cases(opts.small), Metrics: metrics, Rounds: opts.rounds, Progress: stderr}.Run(ctx)
+	result, err := job.Time(ctx, w.cases(o.small), metrics)
 	if err != nil {
 		return err
 	}
-	r := w.report(ctx, opts, result)
-	if _, err := stdout.Write(r.Text()); err != nil {
-		return fmt.Errorf("print report: %w", err)
+	return o.publish(job, w.report(ctx, *o, result))
+}
+
+// publish prints the report, and saves it only if it is of the full model.
+func (o *options) publish(job *bench.Job, r *bench.Report) error {
+	if job.Results != "" && o.layers != fullLayers {
+		fmt.Fprintf(job.Stderr, "load: nothing is written to %s: the results there are those of the full model\n", job.Results)
+		job.Results = ""
 	}
-	switch {
-	case opts.results == "":
-		return nil
-	case opts.layers != fullLayers:
-		say("nothing is written to %s: the results there are those of the full model", opts.results)
-		return nil
-	default:
-		return r.Save(opts.results)
-	}
+	return job.Publish(r)
 }

@@ -14,8 +14,8 @@ func (w *world) report(ctx context.Context, o options, r *bench.Result) *bench.R
 	return &bench.Report{
 		Name:    "load",
 		Title:   fmt.Sprintf("Time until a model of %.2f GB can answer", float64(w.model.size)/1e9),
-		Command: o.command(),
-		Facts:   append(bench.Machine(w.model.path), w.facts(ctx)...),
+		Command: o.command(r),
+		Facts:   append(bench.Machine(w.Dir), w.facts(ctx)...),
 		Notes:   w.notes(o),
 		Result:  r,
 		Figures: w.figures(r),
@@ -23,11 +23,8 @@ func (w *world) report(ctx context.Context, o options, r *bench.Result) *bench.R
 }
 
 // command is what repeats this.
-func (o options) command() string {
-	line := "make bench-load"
-	if o.rounds != bench.DefaultRounds {
-		line += fmt.Sprintf(" ROUNDS=%d", o.rounds)
-	}
+func (o options) command(r *bench.Result) string {
+	line := r.Command("make bench-load")
 	if o.layers != fullLayers {
 		line += fmt.Sprintf(" LAYERS=%d", o.layers)
 	}
@@ -44,7 +41,7 @@ func (o options) command() string {
 func (w *world) facts(ctx context.Context) []bench.Fact {
 	const model, key = "MODEL", "KEY"
 	runtime := w.PlainArgs("mmap", model, key)
-	facts := append([]bench.Fact{{Name: "huge pages for shared memory", Value: w.huge}}, w.Facts(ctx)...)
+	facts := append([]bench.Fact{{Name: "huge pages for shared memory", Value: w.huge}}, w.Versions(ctx)...)
 	return append(facts, []bench.Fact{
 		{Name: "model_signing", Value: site.Version(ctx, w.signing, "--version")},
 		{Name: "model", Value: fmt.Sprintf("%d bytes of F16, signed in shards of 64 MiB for the gateway, whole for model_signing", w.model.size)},

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +40,7 @@ func measured(t *testing.T, withSmallPages bool) (*world, *bench.Result) {
 func TestFigures(t *testing.T) {
 	for _, withSmallPages := range []bool{false, true} {
 		w, r := measured(t, withSmallPages)
-		text := string(w.report(t.Context(), options{rounds: 2, layers: fullLayers, small: withSmallPages}, r).Text())
+		text := string(w.report(t.Context(), options{layers: fullLayers, small: withSmallPages}, r).Text())
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		want := []string{
 			"verified-cold/plain-mmap-cold: 3.000",
@@ -61,7 +64,7 @@ func TestFigures(t *testing.T) {
 // TestReportNamesNoPlace looks for directories in what is published.
 func TestReportNamesNoPlace(t *testing.T) {
 	w, r := measured(t, false)
-	report := w.report(t.Context(), options{rounds: 2, layers: 1}, r)
+	report := w.report(t.Context(), options{layers: 1}, r)
 	for _, text := range []string{string(report.Text()), string(report.Plot())} {
 		for _, bad := range []string{"/somewhere", "/nowhere", "/proc/self"} {
 			if strings.Contains(text, bad) {
@@ -71,6 +74,22 @@ func TestReportNamesNoPlace(t *testing.T) {
 	}
 	if want := "make bench-load ROUNDS=2 LAYERS=1"; report.Command != want {
 		t.Errorf("command = %q, want %q", report.Command, want)
+	}
+}
+
+// TestPublish keeps the results of the full model.
+func TestPublish(t *testing.T) {
+	for layers, save := range map[int]bool{fullLayers: true, 1: false} {
+		w, r := measured(t, false)
+		o, dir := &options{layers: layers}, t.TempDir()
+		var stdout, stderr bytes.Buffer
+		if err := o.publish(&bench.Job{Results: dir, Stdout: &stdout, Stderr: &stderr}, w.report(t.Context(), *o, r)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := os.Stat(filepath.Join(dir, "load.txt"))
+		if saved, said := err == nil, stderr.Len() > 0; saved != save || said == save || stdout.Len() == 0 {
+			t.Errorf("%d layers: saved %v, said so %v, printed %d bytes, want saved %v", layers, saved, said, stdout.Len(), save)
+		}
 	}
 }
 

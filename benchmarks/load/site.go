@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
@@ -34,15 +35,11 @@ type world struct {
 // newWorld makes a site in a temporary directory beside the model, which it links and does not copy.
 func newWorld(ctx context.Context, m modelFile, stderr io.Writer) (_ *world, err error) {
 	w := &world{model: m}
-	parts, err := site.FindParts(ctx, stderr)
-	if err != nil {
-		return nil, err
-	}
-	if w.signing, err = site.FindPart(ctx, "model-signing", stderr); err != nil {
+	if w.signing, err = bench.FindPart(ctx, "model-signing", stderr); err != nil {
 		return nil, err
 	}
 	const room = 1 << 30 // above the model's, so that the budget is not what is measured
-	if w.Site, err = site.New(ctx, site.Config{Parts: parts, In: filepath.Dir(m.path), Memory: m.size + room}); err != nil {
+	if w.Site, err = site.New(ctx, site.Config{Stderr: stderr, In: filepath.Dir(m.path), Memory: m.size + room}); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -50,7 +51,7 @@ func (w *world) startBare(ctx context.Context, t *trust) error {
 }
 
 // serveBare is that process: args are the socket of llama-server and the directory of a trust.
-func serveBare(ctx context.Context, args []string) error {
+func serveBare(ctx context.Context, args []string, _ io.Writer) error {
 	if len(args) != 2 {
 		return errors.New(bareCommand + ": want a socket and a directory")
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
@@ -49,7 +50,7 @@ const nginxLimit = 10 * time.Second
 
 // startNginx starts nginx, if there is one: a machine without it is measured without it.
 func (w *world) startNginx(ctx context.Context, t *trust, stderr io.Writer) error {
-	program, err := site.FindPart(ctx, "nginx", stderr)
+	program, err := bench.FindPart(ctx, "nginx", stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "without nginx: %v\n", err)
 		return nil

@@ -159,7 +159,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := w.report(t.Context(), 2, r, 512)
+	report := w.report(t.Context(), r, 512)
 	text := report.Text()
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	for _, line := range []string{

@@ -4,23 +4,18 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 )
 
 // report says everything that is needed to repeat the result, and computes the figures.
-func (w *world) report(ctx context.Context, rounds int, r *bench.Result, idle float64) *bench.Report {
-	command := "make bench-overhead"
-	if rounds != bench.DefaultRounds {
-		command += fmt.Sprintf(" ROUNDS=%d", rounds)
-	}
+func (w *world) report(ctx context.Context, r *bench.Result, idle float64) *bench.Report {
 	return &bench.Report{
 		Name:    "overhead",
 		Title:   "What stands between a caller and its model server costs",
-		Command: command,
-		Facts: append(append(bench.Machine(os.TempDir()), w.Facts(ctx)...),
+		Command: r.Command("make bench-overhead"),
+		Facts: append(w.Facts(ctx),
 			bench.Fact{Name: nginx, Value: cmp.Or(w.nginx, "not there")},
 			bench.Fact{Name: "llama-server's options", Value: strings.Join(w.PlainArgs("mmap", "MODEL", "KEY"), " ")},
 			bench.Fact{Name: gatewayHTTP, Value: "weighbridge serve: OpenAI's API over HTTP/1.1 with mTLS, identity, access rules, limits, metrics, audit log and an access log that is read from a pipe"},

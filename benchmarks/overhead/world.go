@@ -42,9 +42,9 @@ type world struct {
 	stops   []func()
 }
 
-func newWorld(ctx context.Context, parts site.Parts, stderr io.Writer) (_ *world, err error) {
+func newWorld(ctx context.Context, stderr io.Writer) (_ *world, err error) {
 	w := &world{}
-	if w.Site, err = site.New(ctx, site.Config{Parts: parts, In: os.TempDir(), Memory: room}); err != nil {
+	if w.Site, err = site.New(ctx, site.Config{Stderr: stderr, In: os.TempDir(), Memory: room}); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -13,8 +13,13 @@ import (
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 )
 
-// Facts are the versions of what is measured.
-func (p Parts) Facts(ctx context.Context) []bench.Fact {
+// Facts are about the machine, with the disk on which the site lies, and about what is measured.
+func (s *Site) Facts(ctx context.Context) []bench.Fact {
+	return append(bench.Machine(s.Dir), s.Versions(ctx)...)
+}
+
+// Versions are those of what is measured.
+func (p Parts) Versions(ctx context.Context) []bench.Fact {
 	return []bench.Fact{
 		{Name: "weighbridge", Value: Version(ctx, p.Weighbridge, "version")},
 		{Name: "llama-server", Value: Version(ctx, p.Llama, "--version") + ", " + shortDigest(p.Llama)},

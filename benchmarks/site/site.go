@@ -1,9 +1,9 @@
 // Package site makes a site with signed releases, and starts the programs that are measured over it.
 //
 // The one rule: everything is signed by the commands that its owner would use, every program is started as users start
-// it, and none outlives the thread that started it: so a main that uses this stays on its first one.
+// it, and none outlives the thread that started it: so a program that uses this begins with [Main].
 //
-//	s, err := site.New(ctx, site.Config{Parts: parts, In: dir, Memory: size})
+//	s, err := site.New(ctx, site.Config{Stderr: os.Stderr, In: dir, Memory: size})
 //	release, err := s.Release(ctx, site.Release{Model: "models/model.gguf"})
 //	publication, err := s.Publish(ctx, release, 1)
 //	err = s.Deliver(publication)
@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,9 +30,17 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/identity/devworkload"
 )
+
+// Main is [bench.Main] for a program that measures over a site.
+func Main(p bench.Program) {
+	// Children die with the thread that started them, which so must be one that lives as long as this process does.
+	runtime.LockOSThread()
+	bench.Main(p)
+}
 
 // Parts name the programs that are measured.
 type Parts struct {
@@ -39,8 +48,8 @@ type Parts struct {
 	Llama       string // llama-server
 }
 
-// FindParts looks for them in the repository, whose root is the working directory.
-func FindParts(ctx context.Context, stderr io.Writer) (Parts, error) {
+// findParts looks for them in the repository, whose root is the working directory.
+func findParts(ctx context.Context, stderr io.Writer) (Parts, error) {
 	p := Parts{Weighbridge: filepath.Join("bin", "weighbridge")}
 	var err error
 	if _, err = os.Stat(p.Weighbridge); err != nil {
@@ -49,19 +58,8 @@ func FindParts(ctx context.Context, stderr io.Writer) (Parts, error) {
 	if p.Weighbridge, err = filepath.Abs(p.Weighbridge); err != nil {
 		return p, fmt.Errorf("find the gateway: %w", err)
 	}
-	p.Llama, err = FindPart(ctx, "llama-server", stderr)
+	p.Llama, err = bench.FindPart(ctx, "llama-server", stderr)
 	return p, err
-}
-
-// FindPart returns the path of a program that is not ours, which is fetched and built if it is not in the cache.
-func FindPart(ctx context.Context, name string, stderr io.Writer) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(".ci", "parts"), name)
-	cmd.Stderr = stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf(".ci/parts %s: %w", name, err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // A Site is a directory with all that a gateway needs: keys, a trust policy, statements and a configuration.
@@ -154,20 +152,23 @@ const (
 	appsPath    = "/apps/"
 )
 
-// Config says what a site is for. Parts, In and Memory are required.
+// Config says what a site is for. In and Memory are required.
 type Config struct {
-	Parts  Parts
-	In     string // a directory, in which the site gets one of its own
-	Memory int64  // for weights, in bytes
+	Stderr io.Writer // is told how parts are built that are not there yet; nil: nobody is
+	In     string    // a directory, in which the site gets one of its own
+	Memory int64     // for weights, in bytes
 
 	// Callers are those that have identities of their own, by their names, and their limits, as in a rule; "": such as are
 	// never reached. nil: all share one, with such limits.
 	Callers map[string]string
 }
 
-// New makes keys, a policy and a configuration. The site has no models and no statements yet.
+// New finds the parts, and makes keys, a policy and a configuration. The site has no models and no statements yet.
 func New(ctx context.Context, c Config) (_ *Site, err error) {
-	s := &Site{Parts: c.Parts}
+	s := &Site{}
+	if s.Parts, err = findParts(ctx, c.Stderr); err != nil {
+		return nil, err
+	}
 	if s.Dir, err = os.MkdirTemp(c.In, "bench-"); err != nil {
 		return nil, fmt.Errorf("make site: %w", err)
 	}
@@ -202,7 +203,7 @@ func New(ctx context.Context, c Config) (_ *Site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.write(configFile, fmt.Sprintf(configText, ids, root, c.Parts.Llama, c.Memory>>20, rules))
+	return s, s.write(configFile, fmt.Sprintf(configText, ids, root, s.Llama, c.Memory>>20, rules))
 }
 
 // identities returns where the gateway's own comes from, and the rules for its callers, whose identities it issues.

@@ -2,6 +2,7 @@ package site
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -11,7 +12,74 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weighbridge/weighbridge/benchmarks/bench"
 )
+
+// TestMainStays has one thread at a time run Go: only one that is locked lets no other goroutine run on it.
+func TestMainStays(t *testing.T) {
+	t.Setenv("ROUNDS", "")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer func(args []string) { os.Args = args }(os.Args)
+	os.Args = os.Args[:1]
+	measured, shared := make(chan bool), false
+	go func() { // the thread ends with this goroutine
+		defer close(measured)
+		Main(bench.Program{Name: "sample", Measure: func(context.Context, *bench.Job) error {
+			other := make(chan int)
+			go func() { other <- unix.Gettid() }()
+			shared = <-other == unix.Gettid()
+			return nil
+		}})
+	}()
+	<-measured
+	if shared {
+		t.Error("the thread of what measures runs other goroutines, too")
+	}
+}
+
+// TestNewFindsParts makes no site where they are not.
+func TestNewFindsParts(t *testing.T) {
+	t.Chdir(t.TempDir())
+	in := t.TempDir()
+	if _, err := New(t.Context(), Config{In: in, Memory: 1 << 20}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "find the gateway") {
+		t.Errorf("New() without a gateway = %v, want %v, and where to run it", err, os.ErrNotExist)
+	}
+	writeFile := func(path, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile("bin/weighbridge", "")
+	var stderr bytes.Buffer
+	if _, err := New(t.Context(), Config{In: in, Memory: 1 << 20, Stderr: &stderr}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "llama-server") {
+		t.Errorf("New() without llama-server = %v, want %v and what is not there", err, os.ErrNotExist)
+	}
+	if left, err := os.ReadDir(in); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v, want nothing", left, err)
+	}
+	writeFile(".ci/parts", "#!/bin/sh\necho building >&2\necho /cache/$1\n")
+	parts, err := findParts(t.Context(), &stderr)
+	if err != nil || !filepath.IsAbs(parts.Weighbridge) || parts.Llama != "/cache/llama-server" || stderr.String() != "building\n" {
+		t.Errorf("findParts() = %+v, %v with progress %q, want both", parts, err, &stderr)
+	}
+}
+
+func TestFacts(t *testing.T) {
+	s := &Site{Parts: Parts{Weighbridge: "/nowhere/weighbridge", Llama: "/nowhere/llama-server"}, Dir: t.TempDir()}
+	var names []string
+	for _, f := range s.Facts(t.Context()) {
+		names = append(names, f.Name)
+	}
+	for _, want := range []string{"processor", "weighbridge", "llama-server"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("Facts() are about %q, want %q among them", names, want)
+		}
+	}
+}
 
 func TestChild(t *testing.T) {
 	runtime.LockOSThread() // children die with the thread that started them

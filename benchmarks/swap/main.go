@@ -10,62 +10,25 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"runtime"
-	"syscall"
 
 	"github.com/weighbridge/weighbridge/benchmarks/bench"
 	"github.com/weighbridge/weighbridge/benchmarks/site"
 )
 
 func main() {
-	// Children die with the thread that started them, which so must be one that lives as long as this process does.
-	runtime.LockOSThread()
-	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "swap: %v\n", err)
-		os.Exit(2)
-	}
+	site.Main(bench.Program{Name: "swap", Measure: measure})
 }
 
-// run starts a gateway on a site of its own, swaps under load and reports. The defers undo it, also after a signal.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	flags := flag.NewFlagSet("swap", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	results := flags.String("results", "", "write the report and its plot into this `directory`")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	rounds, err := bench.Rounds()
-	if err != nil {
-		return err
-	}
-	parts, err := site.FindParts(ctx, stderr)
-	if err != nil {
-		return err
-	}
-	w, err := newWorld(ctx, parts)
+// measure starts a gateway on a site of its own and swaps under load. The defers undo it, also after a signal.
+func measure(ctx context.Context, job *bench.Job) (err error) {
+	w, err := newWorld(ctx, job.Stderr)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	result, err := bench.Suite{Cases: w.cases(), Metrics: metrics, Rounds: rounds, Progress: stderr}.Run(ctx)
+	result, err := job.Time(ctx, w.cases(), metrics)
 	if err != nil {
 		return err
 	}
-	report := w.report(ctx, rounds, result)
-	if *results != "" {
-		if err := report.Save(*results); err != nil {
-			return err
-		}
-	}
-	_, err = stdout.Write(report.Text())
-	return err
+	return job.Publish(w.report(ctx, result))
 }

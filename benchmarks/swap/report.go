@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -38,17 +37,13 @@ func (c *counts) add(all []site.Sample, took time.Duration) {
 }
 
 // report says everything that is needed to repeat the result, and computes the figures.
-func (w *world) report(ctx context.Context, rounds int, r *bench.Result) *bench.Report {
+func (w *world) report(ctx context.Context, r *bench.Result) *bench.Report {
 	const model, key = "MODEL", "KEY"
-	command := "make bench-swap"
-	if rounds != bench.DefaultRounds {
-		command += fmt.Sprintf(" ROUNDS=%d", rounds)
-	}
 	report := &bench.Report{
 		Name:    "swap",
 		Title:   fmt.Sprintf("Latency while releases are swapped under %d requests a second", rate),
-		Command: command,
-		Facts: append(append(bench.Machine(os.TempDir()), w.Facts(ctx)...),
+		Command: r.Command("make bench-swap"),
+		Facts: append(w.Facts(ctx),
 			bench.Fact{Name: "load", Value: fmt.Sprintf("%d callers over HTTPS with SVIDs of their own, every other one streaming, all due at even intervals", callers)},
 			bench.Fact{Name: "models", Value: "3 MB each, no two alike, that answer with the name of their version"},
 			bench.Fact{Name: plain, Value: "llama-server " + strings.Join(w.PlainArgs("mmap", model, key), " ") + ", without load, until /health answers 200"},

@@ -126,7 +126,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := w.report(t.Context(), 2, r)
+	report := w.report(t.Context(), r)
 	text := string(report.Text())
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	want := []string{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -32,9 +33,9 @@ const room = 2 << 30
 
 // newWorld brings up a gateway, and swaps twice: from then on each swap is like the next one, with one release that serves,
 // one that is kept warm, and one that leaves.
-func newWorld(ctx context.Context, parts site.Parts) (_ *world, err error) {
+func newWorld(ctx context.Context, stderr io.Writer) (_ *world, err error) {
 	w := &world{}
-	if w.Site, err = site.New(ctx, site.Config{Parts: parts, In: os.TempDir(), Memory: room}); err != nil {
+	if w.Site, err = site.New(ctx, site.Config{Stderr: stderr, In: os.TempDir(), Memory: room}); err != nil {
 		return nil, err
 	}
 	defer func() {
