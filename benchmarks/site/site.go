@@ -4,7 +4,7 @@
 // it, and none outlives the thread that started it: so a program that uses this begins with [Main].
 //
 //	s, err := site.New(ctx, site.Config{Stderr: os.Stderr, In: dir, Memory: size})
-//	release, err := s.Release(ctx, site.Release{Model: "models/model.gguf"})
+//	release, err := s.Release(ctx, site.ModelName("model.gguf"), "threads: 1")
 //	publication, err := s.Publish(ctx, release, 1)
 //	err = s.Deliver(publication)
 //	g, err := s.StartGateway()
