@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 )
 
@@ -88,12 +89,12 @@ func (a *collected) add(c backends.Chunk) error {
 	return nil
 }
 
-// asked answers requests of one path, which decode reads, in the style that goes with each.
-func (g *Gateway) asked(api errorStyle, operation string, decode func(io.Reader) (*request, style, error)) http.Handler {
+// asked answers requests of one path and its method, which decode reads, in the style that goes with each.
+func (g *Gateway) asked(api errorStyle, method string, decode func(io.Reader) (*request, style, error)) http.Handler {
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
 		var how style
-		g.received(w, r, c, api, operation, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, request{call: c, method: method}, func(body io.Reader) (_ *request, err error) {
 			req, how, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -112,7 +113,7 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
 		var how vectorStyle
-		g.received(w, r, c, api, operationEmbed, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, request{call: c, method: access.MethodEmbed}, func(body io.Reader) (_ *request, err error) {
 			req, how, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -126,7 +127,7 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, error), body func(tokens int) any) http.Handler {
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
-		g.received(w, r, c, api, operationCount, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, request{call: c, method: access.MethodChat, counts: true}, func(body io.Reader) (_ *request, err error) {
 			req, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -136,12 +137,13 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 	})
 }
 
-// received reads a request, and has it answered unless it can't be read.
-func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api errorStyle, operation string, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
+// received reads a request, of which so much is known by its path, and has it answered unless it can't be read.
+func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
+	c := asked.call
 	var req *request
 	var err error
 	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
-		err = g.full(c)
+		err = g.full(&asked)
 	}
 	if err == nil {
 		err = readBody(w, r, c.receipt, func(body io.Reader) (err error) {
@@ -150,7 +152,7 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, c call, api e
 		})
 	}
 	if err != nil {
-		g.logOther(r.Context(), c, operation, err)
+		g.logOther(r.Context(), c, asked.operation(), err)
 		writeError(w, api, err)
 		return
 	}

@@ -18,11 +18,11 @@ import (
 func (g *Gateway) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	openAI, anthropic := openAIErrors{}, anthropicErrors{}
-	mux.Handle("/v1/chat/completions", g.asked(openAI, operationChat, decodeChat))
-	mux.Handle("/v1/completions", g.asked(openAI, operationText, decodeText))
+	mux.Handle("/v1/chat/completions", g.asked(openAI, access.MethodChat, decodeChat))
+	mux.Handle("/v1/completions", g.asked(openAI, access.MethodGenerate, decodeText))
 	mux.Handle("/v1/embeddings", g.embedded(openAI, decodeEmbed))
 	mux.Handle("/v1/receipts/{id}", g.route(http.MethodGet, openAI, g.serveReceipt))
-	mux.Handle("/v1/messages", g.asked(anthropic, operationChat, decodeAnthropic))
+	mux.Handle("/v1/messages", g.asked(anthropic, access.MethodChat, decodeAnthropic))
 	mux.Handle("/v1/messages/count_tokens", g.counted(anthropic, decodeAnthropicCount, anthropicCount))
 	mux.Handle("/v1/messages/", g.unrouted(anthropic))
 	mux.Handle("/v1/models", bySender(g.listed(openAI, openAIModels), g.listed(anthropic, anthropicModels)))

@@ -15,8 +15,8 @@ import (
 // ollamaRoutes are the paths of Ollama's API, but for those that change what is served: these are nobody's to call here.
 func (g *Gateway) ollamaRoutes(mux *http.ServeMux) {
 	api := ollamaErrors{}
-	mux.Handle("/api/chat", g.asked(api, operationChat, decodeOllamaChat))
-	mux.Handle("/api/generate", g.asked(api, operationText, decodeOllamaGenerate))
+	mux.Handle("/api/chat", g.asked(api, access.MethodChat, decodeOllamaChat))
+	mux.Handle("/api/generate", g.asked(api, access.MethodGenerate, decodeOllamaGenerate))
 	mux.Handle("/api/embed", g.embedded(api, decodeOllamaEmbed))
 	mux.Handle("/api/embeddings", g.embedded(api, decodeOllamaEmbedding))
 	mux.Handle("/api/tags", g.listed(api, ollamaTags))

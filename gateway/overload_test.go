@@ -165,6 +165,50 @@ func TestLimitsBeforeReading(t *testing.T) {
 	}
 }
 
+// TestLimitsBeforeReadingByMethod refuses what each path asks for by the rule of that, beside others that name the caller too.
+func TestLimitsBeforeReadingByMethod(t *testing.T) {
+	by := func(rate string, methods ...string) access.Rule {
+		r := apps(access.Limits{Rate: rate})
+		r.Methods = methods
+		return r
+	}
+	listing := by("", "models")
+	listing.Limits = nil
+	rules := rulebook(t, listing, by("1/h", "chat", "models"), by("1/m", "generate"), by("1/d", "embed"))
+	const said = `"messages":[{"role":"user","content":"hi"}]}`
+	tests := []struct {
+		path, body string
+		rule       string
+		retry      string
+	}{
+		{"/v1/chat/completions", `{"model":"chat",` + said, "1", "3600"},
+		{"/v1/completions", `{"model":"chat","prompt":"hi"}`, "2", "60"},
+		{"/v1/embeddings", `{"model":"chat","input":"hi"}`, "3", "86400"},
+		{"/v1/messages", `{"model":"chat","max_tokens":5,` + said, "1", "3600"},
+		{"/v1/messages/count_tokens", `{"model":"chat",` + said, "1", "3600"},
+		{"/api/chat", `{"model":"chat",` + said, "1", "3600"},
+		{"/api/generate", `{"model":"chat","prompt":"hi"}`, "2", "60"},
+		{"/api/embed", `{"model":"chat","input":"hi"}`, "3", "86400"},
+		{"/api/embeddings", `{"model":"chat","prompt":"hi"}`, "3", "86400"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.path, func(t *testing.T) {
+			d := open(t, map[string]*channel{"chat": hello()}, rules.use)
+			client := d.client("/apps/demo")
+			if resp, body := d.postTo(client, tt.path, tt.body); resp.StatusCode != http.StatusOK {
+				t.Fatalf("POST = %s: %s, want an answer to the first request", resp.Status, body)
+			}
+			resp, body := d.postTo(client, tt.path, "no JSON")
+			if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != tt.retry {
+				t.Errorf("POST = %s, retry after %s: %s, want 429, %s", resp.Status, resp.Header.Get("Retry-After"), body, tt.retry)
+			}
+			if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_refused_total{limit="rate",rule="`+tt.rule+`"} 1`) {
+				t.Errorf("metrics lack the refusal by rule %s:\n%s", tt.rule, text)
+			}
+		})
+	}
+}
+
 // TestLimitsChargeWhatWasCut charges a stream whose caller leaves in the middle.
 func TestLimitsChargeWhatWasCut(t *testing.T) {
 	cut := &channel{chunks: []backends.Chunk{{Text: "one "}, {Text: "two "}, {Text: "three "}}, entered: make(chan struct{}), block: true}

@@ -79,9 +79,11 @@ type taker[T any] interface {
 // admit turns a caller away whom no rule names, before anything of what it sends is read.
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
-// full turns a caller away who has no room for another request, whatever it asks for, before that is read: else a caller
-// could have others wait by the length of what is refused.
-func (g *Gateway) full(c call) error { return g.meter.Full(c.caller, g.access().Naming(c.caller)) }
+// full turns a caller away who has no room for another request of its method, whatever else it asks for, before that is read:
+// else a caller could have others wait by the length of what is refused.
+func (g *Gateway) full(r *request) error {
+	return g.meter.Full(r.caller, g.access().Naming(r.caller, r.method))
+}
 
 // chat answers a request to have a conversation, or to go on with a text.
 func (g *Gateway) chat(ctx context.Context, r *request, to answer) error {

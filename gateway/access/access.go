@@ -154,12 +154,13 @@ func (p *Policy) Knows(caller spiffeid.ID) error {
 	return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
 }
 
-// Naming returns the rules that name the caller, whatever they allow. Those that allow an act of its are among them.
-func (p *Policy) Naming(caller spiffeid.ID) []Grant {
+// Naming returns the rules that name the caller and the method, whatever the channel and the condition. Those that allow
+// such an act are among them.
+func (p *Policy) Naming(caller spiffeid.ID, method string) []Grant {
 	var grants []Grant
 	if p != nil {
 		for _, r := range p.rules {
-			if r.matches(caller) {
+			if slices.Contains(r.methods, method) && r.matches(caller) {
 				grants = append(grants, Grant{r})
 			}
 		}

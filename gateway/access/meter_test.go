@@ -115,6 +115,8 @@ func TestMeterConcurrent(t *testing.T) {
 // TestMeterFull looks for room before it is known what a request takes, and takes none.
 func TestMeterFull(t *testing.T) {
 	one := access.Limits{Rate: "1/m"}
+	listing := rule("spiffe://bank.example/apps/*")
+	listing.Methods = []string{access.MethodModels}
 	tests := []struct {
 		name  string
 		rules []access.Rule
@@ -128,13 +130,14 @@ func TestMeterFull(t *testing.T) {
 		{"tokens", []access.Rule{limited(access.Limits{Tokens: access.TokenLimits{Prompt: access.Windows{Minute: "1"}}})}, 1, "", 0},
 		{"another rule without limits", []access.Rule{limited(one), rule("spiffe://bank.example/apps/*")}, 2, "", 0},
 		{"another rule that was not used", []access.Rule{limited(one), limited(access.Limits{Rate: "1/h"})}, 1, "", 0},
+		{"another rule without limits, of another method", []access.Rule{listing, limited(one)}, 1, "rate", 1},
 		{"no rule", []access.Rule{rule("spiffe://bank.example/others/*")}, 0, "", 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, tt.rules...)
 			caller := spiffeid.RequireFromString(teller)
-			full := func() error { return s.meter.Full(caller, s.policy.Naming(caller)) }
+			full := func() error { return s.meter.Full(caller, s.policy.Naming(caller, "chat")) }
 			if err := full(); err != nil {
 				t.Fatalf("Full before anything was used = %v, want room", err)
 			}
