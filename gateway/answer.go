@@ -23,6 +23,8 @@ const (
 
 // errorStyle is how an API writes errors, to the request with an id.
 type errorStyle interface {
+	// name is the API's, in the log and in rules.
+	name() string
 	// problem is the body of an answer that is an error.
 	problem(id string, o outcome) any
 	// broken is the frame in which a stream that has begun says that it failed.
@@ -140,12 +142,14 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 // received reads a request, of which so much is known by its path, and has it answered unless it can't be read.
 func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
 	c := asked.call
+	asked.api = api.name()
+	if err := g.full(r.Context(), &asked); err != nil {
+		writeError(w, api, err)
+		return
+	}
 	var req *request
 	var err error
 	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
-		err = g.full(&asked)
-	}
-	if err == nil {
 		err = readBody(w, r, c.receipt, func(body io.Reader) (err error) {
 			req, err = decode(body)
 			return err
@@ -156,7 +160,7 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyl
 		writeError(w, api, err)
 		return
 	}
-	req.call = c
+	req.call, req.api = c, asked.api
 	control := http.NewResponseController(w)
 	written := &receiptWriter{ResponseWriter: w, draft: c.receipt}
 	if c.receipt != nil {

@@ -12,6 +12,8 @@ import (
 // anthropicErrors writes errors as Anthropic does.
 type anthropicErrors struct{}
 
+func (anthropicErrors) name() string { return apiAnthropic }
+
 type anthropicError struct {
 	Type  string `json:"type"`
 	Error struct {

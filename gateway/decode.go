@@ -203,7 +203,7 @@ func decodeChat(body io.Reader) (*request, style, error) {
 		return nil, nil, invalid("max_tokens", "is an older name of max_completion_tokens: give one of them")
 	}
 	r := &request{
-		method: access.MethodChat, api: apiOpenAI, names: openAINames, channel: b.Model, maxTokens: b.MaxTokens, temperature: b.Temperature, topP: b.TopP,
+		method: access.MethodChat, names: openAINames, channel: b.Model, maxTokens: b.MaxTokens, temperature: b.Temperature, topP: b.TopP,
 		stop: b.Stop, seed: b.Seed, stream: b.Stream, oneTool: b.ParallelToolCalls != nil && !*b.ParallelToolCalls,
 	}
 	if b.MaxCompletionTokens != nil {

@@ -355,7 +355,6 @@ func (g *Gateway) tellRefused(c call, err error) {
 // logOther writes the access log's line of a call that is not a chat, or never became one.
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
-	g.meters.crowded(ctx, err)
 	g.tellRefused(c, err)
 	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
 }

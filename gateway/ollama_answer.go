@@ -42,6 +42,8 @@ const methodVersion = "version"
 // ollamaErrors writes errors as Ollama does.
 type ollamaErrors struct{}
 
+func (ollamaErrors) name() string { return apiOllama }
+
 func (ollamaErrors) problem(_ string, o outcome) any {
 	return struct {
 		Error string `json:"error"`

@@ -60,6 +60,8 @@ func errorOf(o outcome) errorBody {
 // openAIErrors writes errors as OpenAI does.
 type openAIErrors struct{}
 
+func (openAIErrors) name() string { return apiOpenAI }
+
 func (openAIErrors) problem(_ string, o outcome) any { return errorOf(o) }
 
 func (openAIErrors) broken(_ string, o outcome) []byte { return event(errorOf(o)) }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -165,7 +167,8 @@ func TestLimitsBeforeReading(t *testing.T) {
 	}
 }
 
-// TestLimitsBeforeReadingByMethod refuses what each path asks for by the rule of that, beside others that name the caller too.
+// TestLimitsBeforeReadingByMethod refuses what each path asks for by the rule of that, beside others that name the caller
+// too, and records it as any request.
 func TestLimitsBeforeReadingByMethod(t *testing.T) {
 	by := func(rate string, methods ...string) access.Rule {
 		r := apps(access.Limits{Rate: rate})
@@ -180,20 +183,24 @@ func TestLimitsBeforeReadingByMethod(t *testing.T) {
 		path, body string
 		rule       string
 		retry      string
+		operation  string
+		api        string
 	}{
-		{"/v1/chat/completions", `{"model":"chat",` + said, "1", "3600"},
-		{"/v1/completions", `{"model":"chat","prompt":"hi"}`, "2", "60"},
-		{"/v1/embeddings", `{"model":"chat","input":"hi"}`, "3", "86400"},
-		{"/v1/messages", `{"model":"chat","max_tokens":5,` + said, "1", "3600"},
-		{"/v1/messages/count_tokens", `{"model":"chat",` + said, "1", "3600"},
-		{"/api/chat", `{"model":"chat",` + said, "1", "3600"},
-		{"/api/generate", `{"model":"chat","prompt":"hi"}`, "2", "60"},
-		{"/api/embed", `{"model":"chat","input":"hi"}`, "3", "86400"},
-		{"/api/embeddings", `{"model":"chat","prompt":"hi"}`, "3", "86400"},
+		{"/v1/chat/completions", `{"model":"chat",` + said, "1", "3600", "chat", "openai"},
+		{"/v1/completions", `{"model":"chat","prompt":"hi"}`, "2", "60", "text_completion", "openai"},
+		{"/v1/embeddings", `{"model":"chat","input":"hi"}`, "3", "86400", "embeddings", "openai"},
+		{"/v1/messages", `{"model":"chat","max_tokens":5,` + said, "1", "3600", "chat", "anthropic"},
+		{"/v1/messages/count_tokens", `{"model":"chat",` + said, "1", "3600", "count_tokens", "anthropic"},
+		{"/api/chat", `{"model":"chat",` + said, "1", "3600", "chat", "ollama"},
+		{"/api/generate", `{"model":"chat","prompt":"hi"}`, "2", "60", "text_completion", "ollama"},
+		{"/api/embed", `{"model":"chat","input":"hi"}`, "3", "86400", "embeddings", "ollama"},
+		{"/api/embeddings", `{"model":"chat","prompt":"hi"}`, "3", "86400", "embeddings", "ollama"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.path, func(t *testing.T) {
-			d := open(t, map[string]*channel{"chat": hello()}, rules.use)
+			spans := tracetest.NewSpanRecorder()
+			tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+			d := open(t, map[string]*channel{"chat": hello()}, rules.use, func(c *gateway.Config) { c.Tracer = tracer })
 			client := d.client("/apps/demo")
 			if resp, body := d.postTo(client, tt.path, tt.body); resp.StatusCode != http.StatusOK {
 				t.Fatalf("POST = %s: %s, want an answer to the first request", resp.Status, body)
@@ -202,8 +209,21 @@ func TestLimitsBeforeReadingByMethod(t *testing.T) {
 			if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != tt.retry {
 				t.Errorf("POST = %s, retry after %s: %s, want 429, %s", resp.Status, resp.Header.Get("Retry-After"), body, tt.retry)
 			}
-			if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_refused_total{limit="rate",rule="`+tt.rule+`"} 1`) {
-				t.Errorf("metrics lack the refusal by rule %s:\n%s", tt.rule, text)
+			d.stop()
+			text := d.metricsText()
+			for _, want := range []string{
+				`weighbridge_requests_refused_total{limit="rate",rule="` + tt.rule + `"} 1`,
+				`gen_ai_server_request_duration_seconds_count{error_type="rate_limit",gen_ai_operation_name="` + tt.operation + `",gen_ai_provider_name="weighbridge"} 1`,
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("metrics lack %s:\n%s", want, text)
+				}
+			}
+			if all := spans.Ended(); len(all) != 2 || all[1].Name() != tt.operation || all[1].Status().Description != "rate_limit" {
+				t.Errorf("spans are %v, want that of the refusal last", all)
+			}
+			if want := `"method":"` + tt.operation + `","api":"` + tt.api + `","channel":"",`; strings.Count(d.log.String(), want) != 1 {
+				t.Errorf("the log lacks %s:\n%s", want, d.log)
 			}
 		})
 	}

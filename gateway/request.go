@@ -80,9 +80,14 @@ type taker[T any] interface {
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
 // full turns a caller away who has no room for another request of its method, whatever else it asks for, before that is read:
-// else a caller could have others wait by the length of what is refused.
-func (g *Gateway) full(r *request) error {
-	return g.meter.Full(r.caller, g.access().Naming(r.caller, r.method))
+// else a caller could have others wait by the length of what is refused. It is recorded as what is refused later.
+func (g *Gateway) full(ctx context.Context, r *request) error {
+	err := g.meter.Full(r.caller, g.access().Naming(r.caller, r.method))
+	if err != nil {
+		ctx, o := g.observe(ctx, r)
+		o.end(ctx, err)
+	}
+	return err
 }
 
 // chat answers a request to have a conversation, or to go on with a text.
