@@ -170,6 +170,9 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyl
 	defer func() { c.receipt.End(err) }()
 	err = answer(w, answerHTTP{w: w, control: control, api: api, receipt: c.receipt.ID(), early: r.ProtoMajor == 1 && c.receipt == nil, meta: meta{id: c.id, created: time.Now()}})
 	err = errors.Join(err, written.err)
+	if _, cut := errors.AsType[cutError](err); cut {
+		panic(http.ErrAbortHandler) // else net/http ends the stream, and whoever still listens takes it for whole
+	}
 }
 
 // readBody reads a request to its end, and shows its bytes to its receipt.
@@ -304,6 +307,11 @@ func (a *streamAnswer) frames(frames [][]byte) error {
 	return nil
 }
 
+// A cutError is why a stream ends in the middle without saying so: its caller has left.
+type cutError struct{ error }
+
+func (e cutError) Unwrap() error { return e.error }
+
 // finish ends the stream. Only a whole answer ends as its API says; anything else is an error.
 func (a *streamAnswer) finish(err error) error {
 	switch {
@@ -311,9 +319,11 @@ func (a *streamAnswer) finish(err error) error {
 		writeError(a.w, a.api, err)
 		return err
 	case err != nil:
-		if o := outcomeOf(err); o.http != statusClientGone {
-			_ = a.frames([][]byte{a.style.broken(a.meta.id, o)})
+		o := outcomeOf(err)
+		if o.http == statusClientGone {
+			return cutError{err}
 		}
+		_ = a.frames([][]byte{a.style.broken(a.meta.id, o)})
 		return err
 	}
 	return a.frames(a.style.end(a.meta, a.used))

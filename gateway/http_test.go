@@ -1,9 +1,12 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -254,6 +257,40 @@ func TestHTTPCancel(t *testing.T) {
 				t.Errorf("want the leave at INFO with status 499 in the log:\n%s", d.log)
 			}
 		})
+	}
+}
+
+// TestHTTPHalfClosed has a caller say that nothing more comes from it, which over HTTP/1.1 is to leave, and listen on: what
+// ends then must not look whole, to whoever knows no more than HTTP either.
+func TestHTTPHalfClosed(t *testing.T) {
+	d := open(t, map[string]*channel{"chat": {chunks: []backends.Chunk{{Text: "Hello, "}}, block: true}})
+	conn, err := tls.Dial("tcp", d.http, d.tls("/apps/demo", "http/1.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := strings.TrimSuffix(question, "}") + `,"stream":true}`
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, 10)); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("POST = %s, %v, want the beginning of a stream", resp.Status, err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(string(rest), "[DONE]") {
+		t.Errorf("the stream ended with %q, %v, want %v", rest, err, io.ErrUnexpectedEOF)
+	}
+	d.stop()
+	if !strings.Contains(d.log.String(), `"status":499`) || strings.Contains(d.log.String(), "panic") {
+		t.Errorf("want the leave with status 499 in the log:\n%s", d.log)
+	}
+	if text := d.metricsText(); !strings.Contains(text, `gen_ai_server_request_duration_seconds_count{error_type="canceled"`) {
+		t.Errorf("metrics lack the leave:\n%s", text)
 	}
 }
 
