@@ -5,15 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/backendtest"
+	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 )
+
+// listening returns a launch, and where it is listened to instead of by llama-server.
+func listening(t *testing.T) (*launch, net.Listener) {
+	t.Helper()
+	dir := t.TempDir()
+	listener, err := net.Listen("unix", filepath.Join(dir, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	l := &launch{key: "key"}
+	if l.dir, err = os.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.dir.Close() })
+	return l, listener
+}
 
 // TestLetGo has callers leave a llama-server that does not notice: neither what it does not read nor what it does not answer
 // holds them for long.
@@ -27,12 +50,7 @@ func TestLetGo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			listener, err := net.Listen("unix", filepath.Join(dir, socketName))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer listener.Close()
+			l, listener := listening(t)
 			go func() {
 				if conn, err := listener.Accept(); err == nil {
 					serve(conn)
@@ -40,16 +58,11 @@ func TestLetGo(t *testing.T) {
 					conn.Close()
 				}
 			}()
-			l := &launch{key: "key"}
-			if l.dir, err = os.Open(dir); err != nil {
-				t.Fatal(err)
-			}
-			defer l.dir.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			begun := time.Now()
 			req := backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: strings.Repeat("x", 4<<20)}}, Whole: true}
-			err = l.chat(ctx, req, func(backends.Chunk) error { return nil })
+			err := l.chat(ctx, req, func(backends.Chunk) error { return nil })
 			if took := time.Since(begun); err == nil || took > 2*letGo {
 				t.Errorf("chat() = %v after %s, want an error soon after the caller left", err, took)
 			}
@@ -57,5 +70,88 @@ func TestLetGo(t *testing.T) {
 				t.Errorf("chat() = %v, want %v", err, context.DeadlineExceeded)
 			}
 		})
+	}
+}
+
+// TestKept counts the connections that are made for requests, and waits for those that end.
+func TestKept(t *testing.T) {
+	l, listener := listening(t)
+	var made atomic.Int32
+	ended := make(chan struct{}, 10)
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`)
+		}),
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			switch s {
+			case http.StateNew:
+				made.Add(1)
+			case http.StateClosed:
+				ended <- struct{}{}
+			}
+		},
+	}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	ask := func(t *testing.T, when string, want int32) {
+		t.Helper()
+		req := backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: "hi"}}, Whole: true}
+		if err := l.chat(t.Context(), req, func(backends.Chunk) error { return nil }); err != nil || made.Load() != want {
+			t.Errorf("chat() %s = %v over connection %d, want %d", when, err, made.Load(), want)
+		}
+	}
+	end := func(when string) {
+		t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("no connection has ended %s", when)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { // where time passes in Sleep alone
+		ask(t, "at first", 1)
+		ask(t, "at once", 1)
+		time.Sleep(keepFor - 1)
+		ask(t, "just in time", 1)
+		time.Sleep(keepFor - 1)
+		ask(t, "just in time again", 1)
+		time.Sleep(5 * time.Second)
+		ask(t, "when llama-server would have closed it", 2)
+	})
+	end("when it was kept for too long")
+	l.idle.close()
+	end("with the launch")
+	ask(t, "after the launch", 3)
+	end("after the launch")
+}
+
+// TestStopLetsGo checks that nothing is kept of a llama-server that has ended.
+func TestStopLetsGo(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Command: self, RuntimeDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	if err := s.Start(t.Context(), backendtest.Seal(t, backendtest.WriteModel(t, tinygguf.A)), backends.Spec{}); err != nil {
+		t.Fatal(err)
+	}
+	req := backendtest.Question("whole")
+	req.Whole = true
+	if _, _, err := backendtest.Ask(t.Context(), s, req); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := s.sup.Peek()
+	kept := l.idle.take()
+	if kept == nil {
+		t.Fatal("no connection is kept after a whole answer")
+	}
+	l.idle.keep(kept)
+	s.Stop(t.Context())
+	if _, err := kept.Write(nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write() on a connection that was kept = %v after Stop, want %v", err, net.ErrClosed)
 	}
 }
