@@ -1,12 +1,15 @@
 package gateway_test
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway"
+	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/fair"
 )
 
@@ -81,29 +85,47 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestOverhead has a runtime, and the wait for a turn, take time that is not the gateway's own.
+// TestOverhead has a runtime, and the wait for a turn, take time that is not the gateway's own, and the rules time that is.
 func TestOverhead(t *testing.T) {
-	const wait, work = 100 * time.Millisecond, 200 * time.Millisecond
-	ch := hello()
-	ch.entered, ch.turns = make(chan struct{}), fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
-	d := open(t, map[string]*channel{"chat": ch})
-	leave, err := ch.turns.Enter(t.Context(), "another")
+	const wait, work, own = 100 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond
+	ch, rules, now := hello(), rulebook(t, apps(access.Limits{Rate: "1/s"})).rules.Load(), time.Now()
+	d := open(t, map[string]*channel{"chat": ch}, func(c *gateway.Config) {
+		c.Now = func() time.Time { return now }
+		c.Access = func() *access.Policy {
+			time.Sleep(own)
+			return rules
+		}
+	})
+	svid, err := d.source(d.agent, "/apps/demo").GetX509SVID()
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		time.Sleep(wait)
-		leave()
-		time.Sleep(work)
-		<-ch.entered
-	}()
-	if resp, body := d.post(d.client("/apps/demo"), question); resp.StatusCode != http.StatusOK {
-		t.Fatalf("POST = %s: %s", resp.Status, body)
-	}
-	d.stop()
-	all, own := d.sum("gen_ai_server_request_duration_seconds"), d.sum("weighbridge_request_overhead_seconds")
-	if own <= 0 || own > all-max(wait, work).Seconds() { // they may have begun a little before the request
-		t.Errorf("the gateway took %v s of %v s, want no more than what is left beside %s and %s", own, all, wait, work)
+	synctest.Test(t, func(t *testing.T) { // where nothing else takes time
+		ch.entered, ch.turns = make(chan struct{}), fair.NewQueue(fair.Config{Slots: 1, Places: 2, Patience: waitLimit})
+		leave, err := ch.turns.Enter(t.Context(), "another")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for ch.turns.Waiting() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(wait)
+			leave()
+			time.Sleep(work)
+			<-ch.entered
+		}()
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/chat/completions", strings.NewReader(question))
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: svid.Certificates}
+		d.gateway.Handler().ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			t.Fatalf("POST = %d: %s", w.Code, w.Body)
+		}
+	})
+	all, overhead := d.sum("gen_ai_server_request_duration_seconds"), d.sum("weighbridge_request_overhead_seconds")
+	if overhead != own.Seconds() || all < (wait+work+own).Seconds() {
+		t.Errorf("the gateway took %v s of %v s, want %s beside %s and %s", overhead, all, own, wait, work)
 	}
 }
 
