@@ -78,11 +78,11 @@ func (l *launch) post(ctx context.Context, path string, body []byte, read func(*
 	if err != nil {
 		return c.broken(ctx, err)
 	}
-	if conn.answer.StatusCode != http.StatusOK {
+	if conn.answer.status != http.StatusOK {
 		defer l.end(conn)
 		return c.refusal(ctx, conn.answer)
 	}
-	if err := read(c, conn.answer.Body); err != nil {
+	if err := read(c, conn.answer.body); err != nil {
 		conn.Close()
 		return err
 	}
@@ -119,8 +119,8 @@ type runtimeError struct {
 }
 
 // refusal turns an answer that is an error into ours. The runtime's own words are left out: they may quote the request.
-func (c *call) refusal(ctx context.Context, resp *http.Response) error {
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+func (c *call) refusal(ctx context.Context, resp *response) error {
+	data, err := io.ReadAll(io.LimitReader(resp.body, maxError))
 	if err != nil {
 		return c.broken(ctx, err)
 	}
@@ -128,9 +128,9 @@ func (c *call) refusal(ctx context.Context, resp *http.Response) error {
 		Error runtimeError `json:"error"`
 	}
 	if err := json.Unmarshal(data, &body); err != nil {
-		return fmt.Errorf("llama-server answered status %d without a reason", resp.StatusCode)
+		return fmt.Errorf("llama-server answered status %d without a reason", resp.status)
 	}
-	return c.translate(body.Error, resp.StatusCode)
+	return c.translate(body.Error, resp.status)
 }
 
 // textTooLong is how a text that can't be embedded is refused; llama-server takes it for an error of its own.

@@ -187,7 +187,7 @@ func (l *launch) healthy(ctx context.Context) bool {
 		return false // no socket yet
 	}
 	conn.drop()
-	return conn.answer.StatusCode == http.StatusOK // 503 while it loads
+	return conn.answer.status == http.StatusOK // 503 while it loads
 }
 
 // Done implements [process.Instance].

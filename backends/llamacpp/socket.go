@@ -24,7 +24,7 @@ type conn struct {
 	asks    *bufio.Writer     // of what goes
 	answers *bufio.Reader     // of what comes
 	header  *io.LimitedReader // what it reads, which a header must not use up
-	answer  *http.Response    // to the request that is under way
+	answer  *response         // to the request that is under way
 	used    bool              // by an earlier request
 	since   time.Time         // when it was kept
 	release func() bool       // has the end of the request's context give nothing up any more
@@ -103,7 +103,7 @@ func (c *conn) ask(ctx context.Context, key, method, path string, body []byte) (
 		return fmt.Errorf("send request: %w", err)
 	}
 	c.header.N = maxHeader
-	if c.answer, err = http.ReadResponse(c.answers, nil); err != nil { //nolint:bodyclose // the connection is closed, or its body read
+	if c.answer, err = readResponse(c.answers); err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	c.header.N = math.MaxInt64 // of its body, which others bound
@@ -122,10 +122,10 @@ func (l *launch) end(c *conn) {
 
 // spent reports whether nothing more can come of an answer, nor came after it.
 func (c *conn) spent() bool {
-	if c.answer.Close || c.answer.ContentLength < 0 {
+	if !c.answer.again {
 		return false
 	}
-	n, err := c.answer.Body.Read(make([]byte, 1))
+	n, err := c.answer.body.Read(make([]byte, 1))
 	return n == 0 && errors.Is(err, io.EOF) && c.answers.Buffered() == 0
 }
 
