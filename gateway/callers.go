@@ -68,18 +68,8 @@ func (g *Gateway) identify(c *call, r identity.Request) (err error) {
 	return err
 }
 
-// whileKnown ends a context when what shows its caller has ended, and the time to finish an answer is over too.
-func (g *Gateway) whileKnown(ctx context.Context, c call) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, c.shown.Until.Add(g.grace).Sub(g.now()), identity.ErrExpired)
-}
-
-// expired returns why a context has ended, if that is the end of what shows its caller.
-func expired(ctx context.Context) error {
-	if err := context.Cause(ctx); errors.Is(err, identity.ErrExpired) {
-		return err
-	}
-	return nil
-}
+// known is how long it is until what shows a caller has ended, and the time to finish an answer is over too.
+func (g *Gateway) known(c call) time.Duration { return c.shown.Until.Add(g.grace).Sub(g.now()) }
 
 // identityOutcomes are how callers see errors about identities. An error is one of them at most.
 var identityOutcomes = outcomes{

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weighbridge/weighbridge/gateway/access"
+	"github.com/weighbridge/weighbridge/gateway/identity"
 	"github.com/weighbridge/weighbridge/gateway/receipt"
 	"github.com/weighbridge/weighbridge/gateway/receipt/wire"
 	oip "github.com/weighbridge/weighbridge/proto/inference"
@@ -83,8 +85,6 @@ func (g *Gateway) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if err != nil {
 		return nil, toGRPC(err)
 	}
-	ctx, leave := g.whileKnown(ctx, callOf(ctx))
-	defer leave()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(headerRequestID, callOf(ctx).id))
 	return next(ctx, req)
 }
@@ -96,22 +96,28 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 		return toGRPC(err)
 	}
 	c := callOf(ctx)
-	ctx, leave := g.whileKnown(ctx, c)
-	defer leave()
 	_ = stream.SetHeader(metadata.Pairs(headerRequestID, c.id))
-	if byRule(server, info.FullMethod) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
-			g.logOther(ctx, c, info.FullMethod, err)
-			return toGRPC(err)
-		}
-		ctx = context.WithValue(ctx, callKey{}, c)
-		err = errUnended
-		defer func() { c.receipt.End(err) }()
+	if !byRule(server, info.FullMethod) {
+		return g.whileKnown(ctx, c, func(ctx context.Context) error { return next(server, &identified{stream, ctx, nil}) })
 	}
-	err = next(server, &identified{stream, ctx, c.receipt})
-	if ended := expired(ctx); err != nil && ended != nil {
-		return toGRPC(ended) // health and reflection know no reason of ours
+	md, _ := metadata.FromIncomingContext(ctx)
+	if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
+		g.logOther(ctx, c, info.FullMethod, err)
+		return toGRPC(err)
+	}
+	err = errUnended
+	defer func() { c.receipt.End(err) }()
+	err = next(server, &identified{stream, context.WithValue(ctx, callKey{}, c), c.receipt})
+	return err
+}
+
+// whileKnown ends what is not ours to end, health and reflection, when its caller is known no more.
+func (g *Gateway) whileKnown(ctx context.Context, c call, serve func(context.Context) error) error {
+	ctx, leave := context.WithTimeoutCause(ctx, g.known(c), identity.ErrExpired)
+	defer leave()
+	err := serve(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, identity.ErrExpired) {
+		return toGRPC(cause) // they know no reason of ours
 	}
 	return err
 }

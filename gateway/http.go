@@ -66,10 +66,10 @@ func (g *Gateway) route(method string, api errorStyle, serve func(http.ResponseW
 			writeError(w, api, err)
 			return
 		}
-		ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		ctx, leave := g.whileKnown(ctx, c)
-		defer leave()
-		serve(w, r.WithContext(ctx), c)
+		if ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header)); ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
+		serve(w, r, c)
 	})
 }
 

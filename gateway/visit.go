@@ -10,6 +10,7 @@ import (
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway/access"
 	"github.com/weighbridge/weighbridge/gateway/fair"
+	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
 // errRevoked means that the rules have changed while a request was being answered, and none allows it any more.
@@ -35,11 +36,13 @@ type visits struct {
 	all map[*visit]struct{}
 }
 
-// enter lets a request in, or says why not. The context that it returns ends when the right does. The visit must be left.
+// enter lets a request in, or says why not. The context that it returns ends when the right does, or what shows the caller. The
+// visit must be left.
 func (g *Gateway) enter(ctx context.Context, o *observation, act access.Act, expected access.Tokens) (context.Context, *visit, error) {
 	v := &visit{g: g, o: o, act: act, expected: expected}
 	ctx, v.cancel = context.WithCancelCause(ctx)
-	v.undo = append(v.undo, func() { v.cancel(nil) })
+	ended := time.AfterFunc(g.known(o.r.call), func() { v.cancel(identity.ErrExpired) })
+	v.undo = append(v.undo, func() { ended.Stop(); v.cancel(nil) })
 	// It is among the visits before the rules are asked: of rules that change meanwhile one of the two sees the new.
 	g.visits.add(v)
 	v.undo = append(v.undo, func() { g.visits.remove(v) })
