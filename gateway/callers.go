@@ -18,8 +18,19 @@ import (
 	"github.com/weighbridge/weighbridge/gateway/identity"
 )
 
-// tokenDoor marks the contexts of connections to a door for JWT-SVIDs.
-type tokenDoor struct{}
+// A connection is what the requests of an HTTP connection share.
+type connection struct {
+	opened time.Time
+	token  bool           // it is to the door for JWT-SVIDs
+	shown  identity.Shown // by its certificate
+}
+
+// connectionKey is that of a *connection, in the contexts of its requests.
+type connectionKey struct{}
+
+func withConnection(ctx context.Context, token bool) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{opened: time.Now(), token: token})
+}
 
 // tokenInfo marks the same for gRPC. What it does not mark is a connection that must bring a certificate.
 type tokenInfo struct{ credentials.TLSInfo }
@@ -27,16 +38,18 @@ type tokenInfo struct{ credentials.TLSInfo }
 // identifyHTTP finds out who calls, and tells the client what to do about a connection whose certificate is about to end.
 func (g *Gateway) identifyHTTP(w http.ResponseWriter, r *http.Request, c *call) error {
 	now := g.now()
-	token := r.Context().Value(tokenDoor{}) != nil
+	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok {
+		return identity.ErrNoPeer // our server makes one for each
+	}
 	err := g.identify(c, identity.Request{
-		Connection: r.TLS, Token: token, Now: now,
+		Connection: r.TLS, Shown: &conn.shown, Token: conn.token, Now: now,
 		Header: func(name string) []string { return r.Header.Values(name) },
 	})
-	opened, aged := r.Context().Value(openedKey{}).(time.Time)
-	if aged = aged && time.Since(opened) > maxConnectionAge; aged || !token && !now.Before(c.shown.Renew) {
+	if time.Since(conn.opened) > maxConnectionAge || !conn.token && !now.Before(c.shown.Renew) {
 		w.Header().Set("Connection", "close") // over HTTP/2 this asks the client to connect anew
 	}
-	if token && (errors.Is(err, identity.ErrNoToken) || errors.Is(err, identity.ErrExpired)) {
+	if conn.token && (errors.Is(err, identity.ErrNoToken) || errors.Is(err, identity.ErrExpired)) {
 		challenge := "Bearer"
 		if r.Header.Get("Authorization") != "" {
 			challenge = `Bearer error="invalid_token"`

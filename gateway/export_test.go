@@ -10,4 +10,9 @@ func (g *Gateway) Visits() int {
 }
 
 // Handler returns the HTTP door for callers with certificates.
-func (g *Gateway) Handler() http.Handler { return g.httpHandler() }
+func (g *Gateway) Handler() http.Handler {
+	handler := g.httpHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r.WithContext(withConnection(r.Context(), false)))
+	})
+}

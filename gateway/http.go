@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -136,11 +135,4 @@ func encode(v any) []byte {
 		panic(fmt.Sprintf("gateway: internal error: %v", err))
 	}
 	return body
-}
-
-// openedKey marks when a connection was opened, in the contexts of its requests.
-type openedKey struct{}
-
-func withOpened(ctx context.Context) context.Context {
-	return context.WithValue(ctx, openedKey{}, time.Now())
 }

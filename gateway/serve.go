@@ -152,10 +152,7 @@ func (g *Gateway) httpServer(token bool) (_ *http.Server, wait func()) {
 		MaxHeaderBytes:    maxHeader,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			if token {
-				ctx = context.WithValue(ctx, tokenDoor{}, true)
-			}
-			return withOpened(ctx)
+			return withConnection(ctx, token)
 		},
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelInfo),
 	}, handlers.Wait

@@ -39,7 +39,7 @@ type visits struct {
 // enter lets a request in, or says why not. The context that it returns ends when the right does, or what shows the caller. The
 // visit must be left.
 func (g *Gateway) enter(ctx context.Context, o *observation, act access.Act, expected access.Tokens) (context.Context, *visit, error) {
-	v := &visit{g: g, o: o, act: act, expected: expected}
+	v := &visit{g: g, o: o, act: act, expected: expected, undo: make([]func(), 0, 8)}
 	ctx, v.cancel = context.WithCancelCause(ctx)
 	ended := time.AfterFunc(g.known(o.r.call), func() { v.cancel(identity.ErrExpired) })
 	v.undo = append(v.undo, func() { ended.Stop(); v.cancel(nil) })

@@ -38,18 +38,27 @@ func (l *eventLog) Write(p []byte) (int, error) {
 			break
 		}
 		l.partial = rest
+		if _, known := l.first[messageOf(line)]; known {
+			continue // as nearly all are, of requests: to read them would take from what is measured
+		}
 		e := Event{At: now}
 		if json.Unmarshal(line, &e.Attrs) != nil {
 			continue // not of the log, and so kept in last alone
 		}
-		msg, _ := e.Attrs["msg"].(string)
-		if _, known := l.first[msg]; !known {
+		if msg, ok := e.Attrs["msg"].(string); ok {
 			l.first[msg] = e
 		}
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 	return len(p), nil
+}
+
+// messageOf is the message of a line, if that is as it stands there.
+func messageOf(line []byte) string {
+	_, rest, _ := bytes.Cut(line, []byte(`"msg":"`))
+	msg, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(msg)
 }
 
 // find returns the line, or a channel that is closed when there is more to look at.

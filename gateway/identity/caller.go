@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -47,6 +48,7 @@ type Caller struct {
 // A Request is what of a request says who calls.
 type Request struct {
 	Connection *tls.ConnectionState
+	Shown      *Shown                // by the connection, as far as that was looked at; nil: not at all
 	Token      bool                  // whether it came to a listener for JWT-SVIDs, which asks for no certificate
 	Header     func(string) []string // all values of a header, by its name in lower case
 	Now        time.Time
@@ -72,7 +74,7 @@ func (s *Source) identify(r Request) (Caller, error) {
 	if r.Token {
 		return s.bearer(r.Header(headerAuthorization), r.Now)
 	}
-	c, err := Peer(r.Connection)
+	c, err := r.peer()
 	if err != nil {
 		return c, err
 	}
@@ -86,6 +88,22 @@ func (s *Source) identify(r Request) (Caller, error) {
 		return c, fmt.Errorf("caller %s: %w: its trust domain is unknown", c.ID, ErrNoPeer)
 	}
 	return c, noOther(r.Header(headerAuthorization), c.ID)
+}
+
+// Shown keeps what the certificate of a connection says, which stays the same as long as that lasts. The zero value was not
+// looked at yet. It may be used concurrently.
+type Shown struct {
+	once   sync.Once
+	caller Caller
+	err    error
+}
+
+func (r Request) peer() (Caller, error) {
+	if r.Shown == nil {
+		return Peer(r.Connection)
+	}
+	r.Shown.once.Do(func() { r.Shown.caller, r.Shown.err = Peer(r.Connection) })
+	return r.Shown.caller, r.Shown.err
 }
 
 // Peer returns who is at the other end of a connection that [Source.ServerTLS] accepted.
