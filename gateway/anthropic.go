@@ -164,7 +164,7 @@ func (b *anthropicPrompt) request() (*request, error) {
 	if b.Model == "" {
 		return nil, invalid("model", "is required")
 	}
-	r := &request{method: access.MethodChat, names: &anthropicNames, channel: b.Model, wholeCalls: true}
+	r := &request{method: access.MethodChat, names: anthropicNames, channel: b.Model, wholeCalls: true}
 	if err := b.takeTools(r); err != nil {
 		return nil, err
 	}

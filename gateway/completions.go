@@ -45,7 +45,7 @@ func decodeText(body io.Reader) (*request, style, error) {
 		return nil, nil, invalid("stream_options", "is for requests with stream")
 	}
 	return &request{
-		method: access.MethodGenerate, names: &openAINames, channel: b.Model, prompt: b.Prompt[0], maxTokens: b.MaxTokens,
+		method: access.MethodGenerate, names: openAINames, channel: b.Model, prompt: b.Prompt[0], maxTokens: b.MaxTokens,
 		temperature: b.Temperature, topP: b.TopP, stop: b.Stop, seed: b.Seed, stream: b.Stream,
 	}, &openAIText{usage: b.StreamOptions != nil && b.StreamOptions.IncludeUsage}, nil
 }
@@ -128,7 +128,7 @@ func decodeEmbed(body io.Reader) (*request, vectorStyle, error) {
 	case b.EncodingFormat != "" && b.EncodingFormat != "float" && b.EncodingFormat != "base64":
 		return nil, nil, invalid("encoding_format", "must be float or base64")
 	}
-	r := &request{method: access.MethodEmbed, names: &openAINames, channel: b.Model, inputs: b.Input}
+	r := &request{method: access.MethodEmbed, names: openAINames, channel: b.Model, inputs: b.Input}
 	return r, &openAIVectors{base64: b.EncodingFormat == "base64"}, nil
 }
 

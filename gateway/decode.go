@@ -181,16 +181,9 @@ func (t *texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 }
 
 // openAINames are how OpenAI's API spells what a request may hold.
-var openAINames = openAISpells("max_tokens")
-
-// openAINewerNames are the same with what they call max_tokens since.
-var openAINewerNames = openAISpells("max_completion_tokens")
-
-func openAISpells(maxTokens string) names {
-	return names{
-		messages: "messages", prompt: "prompt", inputs: "input", tools: "tools", toolChoice: "tool_choice", maxTokens: maxTokens,
-		temperature: "temperature", topP: "top_p", stop: "stop", toolName: "function.name", toolSchema: "function.parameters",
-	}
+var openAINames = names{
+	messages: "messages", prompt: "prompt", inputs: "input", tools: "tools", toolChoice: "tool_choice", maxTokens: "max_tokens",
+	temperature: "temperature", topP: "top_p", stop: "stop", toolName: "function.name", toolSchema: "function.parameters",
 }
 
 // decodeChat reads OpenAI's request for a chat completion.
@@ -210,11 +203,11 @@ func decodeChat(body io.Reader) (*request, style, error) {
 		return nil, nil, invalid("max_tokens", "is an older name of max_completion_tokens: give one of them")
 	}
 	r := &request{
-		method: access.MethodChat, names: &openAINames, channel: b.Model, maxTokens: b.MaxTokens, temperature: b.Temperature, topP: b.TopP,
+		method: access.MethodChat, names: openAINames, channel: b.Model, maxTokens: b.MaxTokens, temperature: b.Temperature, topP: b.TopP,
 		stop: b.Stop, seed: b.Seed, stream: b.Stream, oneTool: b.ParallelToolCalls != nil && !*b.ParallelToolCalls,
 	}
 	if b.MaxCompletionTokens != nil {
-		r.maxTokens, r.names = b.MaxCompletionTokens, &openAINewerNames
+		r.maxTokens, r.names.maxTokens = b.MaxCompletionTokens, "max_completion_tokens"
 	}
 	if err := b.takeTools(r); err != nil {
 		return nil, nil, err

@@ -306,6 +306,16 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestServeEndedAtOnce shuts gateways down that may not have begun to serve yet, which is no trouble to tell of.
+func TestServeEndedAtOnce(t *testing.T) {
+	for range 50 {
+		d := open(t, map[string]*channel{"chat": hello()})
+		if err := d.stop(); err != nil {
+			t.Fatalf("Serve = %v", err)
+		}
+	}
+}
+
 // TestServeDrains shuts down while an answer is in flight: it ends whole, and new requests are refused.
 func TestServeDrains(t *testing.T) {
 	for _, protocol := range []string{"grpc", "http"} {

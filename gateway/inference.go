@@ -30,7 +30,7 @@ type inference struct {
 func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[pb.ChatResponse]) error {
 	ctx := stream.Context()
 	r := &request{
-		call: callOf(ctx), method: access.MethodChat, api: apiGRPC, names: &grpcNames, channel: in.GetModel(), maxTokens: widened(in.MaxTokens),
+		call: callOf(ctx), method: access.MethodChat, api: apiGRPC, names: grpcNames, channel: in.GetModel(), maxTokens: widened(in.MaxTokens),
 		temperature: in.Temperature, topP: in.TopP, stop: in.GetStop(), seed: in.Seed, stream: true,
 	}
 	err := known(in)
@@ -46,7 +46,7 @@ func (s *inference) Chat(in *pb.ChatRequest, stream grpc.ServerStreamingServer[p
 func (s *inference) Generate(in *pb.GenerateRequest, stream grpc.ServerStreamingServer[pb.GenerateResponse]) error {
 	ctx := stream.Context()
 	r := &request{
-		call: callOf(ctx), method: access.MethodGenerate, api: apiGRPC, names: &grpcNames, channel: in.GetModel(), prompt: in.GetPrompt(),
+		call: callOf(ctx), method: access.MethodGenerate, api: apiGRPC, names: grpcNames, channel: in.GetModel(), prompt: in.GetPrompt(),
 		maxTokens: widened(in.MaxTokens), temperature: in.Temperature, topP: in.TopP, stop: in.GetStop(), seed: in.Seed, stream: true,
 	}
 	return s.g.answered(ctx, r, known(in), func() error {
@@ -60,7 +60,7 @@ func (s *inference) Generate(in *pb.GenerateRequest, stream grpc.ServerStreaming
 
 // Embed implements the service.
 func (s *inference) Embed(ctx context.Context, in *pb.EmbedRequest) (*pb.EmbedResponse, error) {
-	r := &request{call: callOf(ctx), method: access.MethodEmbed, api: apiGRPC, names: &grpcNames, channel: in.GetModel(), inputs: in.GetInputs()}
+	r := &request{call: callOf(ctx), method: access.MethodEmbed, api: apiGRPC, names: grpcNames, channel: in.GetModel(), inputs: in.GetInputs()}
 	a := &heldAnswer{announce: func(info ServingInfo) { announce(ctx, info) }}
 	if err := s.g.answered(ctx, r, known(in), func() error { return s.g.embed(ctx, r, a) }); err != nil {
 		return nil, err

@@ -85,7 +85,7 @@ var oipInputs = []oipInput{
 
 // decodeInfer reads a ModelInfer. It returns a request in any case, for the log.
 func decodeInfer(in *oip.ModelInferRequest) (*request, error) {
-	r := &request{api: apiOIP, names: &oipNames, method: access.MethodChat, channel: in.GetModelName(), release: in.GetModelVersion()}
+	r := &request{api: apiOIP, names: oipNames, method: access.MethodChat, channel: in.GetModelName(), release: in.GetModelVersion()}
 	if err := known(in); err != nil {
 		return r, err
 	}

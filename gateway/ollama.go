@@ -109,7 +109,7 @@ func (b *ollamaAsk) request(method string) (*request, error) {
 		return nil, invalid("model", "is required")
 	}
 	r := &request{
-		method: method, names: &ollamaNames, channel: channel, stream: b.Stream == nil || *b.Stream, wholeCalls: true,
+		method: method, names: ollamaNames, channel: channel, stream: b.Stream == nil || *b.Stream, wholeCalls: true,
 	}
 	o := b.Options
 	if o == nil {

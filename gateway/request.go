@@ -51,7 +51,7 @@ type request struct {
 	places []string // where the API has each of the messages; nil: one after the other
 
 	api   string // of the log and of rules: openai, ollama, anthropic or grpc
-	names *names
+	names names
 }
 
 // A receiver is where what becomes of a request goes.

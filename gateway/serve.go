@@ -40,7 +40,7 @@ func (g *Gateway) doorway(token bool) *doorway {
 func (d *doorway) serve(work *errgroup.Group, rpc, web net.Listener) {
 	if rpc != nil {
 		work.Go(func() error {
-			if err := d.rpc.Serve(rpc); err != nil {
+			if err := d.rpc.Serve(rpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // before it began
 				return fmt.Errorf("serve gRPC: %w", err)
 			}
 			return nil
