@@ -50,7 +50,7 @@ func (w *world) report(ctx context.Context, r *bench.Result) *bench.Report {
 		Notes: []string{
 			fmt.Sprintf("latency is from the time at which a request was due until its answer was there, whole; percentiles are of the %d requests of a round", quietRate*int(measured/time.Second)),
 			"against alone is with what the loud caller may do in it, against 1 x is what it does beyond that",
-			"the gateway's access log is read, line by line, by the quiet caller's process",
+			"the gateway's access log goes to a file",
 			"failed requests and connections that were made anew are of all that were sent, those of noisy runs too",
 		},
 		Result:  r,

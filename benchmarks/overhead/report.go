@@ -18,7 +18,7 @@ func (w *world) report(ctx context.Context, r *bench.Result, idle float64) *benc
 		Facts: append(w.Facts(ctx),
 			bench.Fact{Name: nginx, Value: cmp.Or(w.nginx, "not there")},
 			bench.Fact{Name: "llama-server's options", Value: strings.Join(w.PlainArgs("mmap", "MODEL", "KEY"), " ")},
-			bench.Fact{Name: gatewayHTTP, Value: "weighbridge serve: OpenAI's API over HTTP/1.1 with mTLS, identity, access rules, limits, metrics, audit log and an access log that is read from a pipe"},
+			bench.Fact{Name: gatewayHTTP, Value: "weighbridge serve: OpenAI's API over HTTP/1.1 with mTLS, identity, access rules, limits, metrics, audit log and an access log to a file"},
 			bench.Fact{Name: gatewayGRPC, Value: "the same process, its gRPC service, all requests on one connection; its answers are always streams"},
 			bench.Fact{Name: bareProxy, Value: "net/http/httputil.ReverseProxy over HTTP/1.1 with mTLS and connections to llama-server that stay open, built by the same Go, with no access log"},
 			bench.Fact{Name: nginx + " does", Value: "one worker, proxy_pass over HTTP/1.1 with mTLS and connections to llama-server that stay open, no buffering, an access log to a file"},

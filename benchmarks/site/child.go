@@ -100,8 +100,8 @@ func (c *Child) usage() Usage {
 	return u
 }
 
-// A Tail keeps the last bytes written to it. Only the process's own copying goroutine writes, and it is read when that
-// has ended.
+// A Tail keeps the last bytes written to it. Of a process only its own copying goroutine writes, and it is read when that has
+// ended.
 type Tail struct{ data []byte }
 
 func (t *Tail) Write(p []byte) (int, error) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/weighbridge/weighbridge/backends/backendtest/tinygguf"
 	"github.com/weighbridge/weighbridge/gateway/identity"
@@ -35,10 +36,14 @@ func (s *Site) StartGateway() (*Gateway, error) {
 	if err := os.RemoveAll(s.Path(stateDir)); err != nil {
 		return nil, fmt.Errorf("remove the last gateway's state: %w", err)
 	}
-	g := &Gateway{site: s, log: newEventLog()}
+	file, err := os.Create(s.Path(logFile))
+	if err != nil {
+		return nil, fmt.Errorf("make the gateway's log: %w", err)
+	}
+	defer file.Close()
+	g := &Gateway{site: s, log: newEventLog(file.Name())}
 	cmd := exec.CommandContext(context.Background(), s.Weighbridge, "serve", "--config", s.Path(configFile), "--init-state")
-	cmd.Stderr = g.log
-	var err error
+	cmd.Stderr = file
 	g.Child, err = StartChild("weighbridge serve", cmd)
 	return g, err
 }
@@ -78,17 +83,21 @@ func (s *Site) ServeTiny(ctx context.Context, model string, c tinygguf.Config, a
 func (g *Gateway) Await(ctx context.Context, msg string) (Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
 	for {
-		e, changed := g.log.find(msg)
-		if changed == nil {
-			return e, nil
+		if e, found, err := g.log.find(msg); found || err != nil {
+			return e, err
 		}
-		if e, more := g.log.find(msgRefused); more == nil {
-			return Event{}, fmt.Errorf("the gateway does not serve the model: %v", e.Attrs["err"])
+		if e, found, err := g.log.find(msgRefused); found || err != nil {
+			return Event{}, errors.Join(err, fmt.Errorf("the gateway does not serve the model: %v", e.Attrs["err"]))
 		}
 		select {
-		case <-changed:
+		case <-tick.C:
 		case <-g.done:
+			if e, found, err := g.log.find(msg); found || err != nil {
+				return e, err // it was the last that it wrote
+			}
 			return Event{}, fmt.Errorf("the gateway ended (%s); its log ends with:\n%s", g.cmd.ProcessState, &g.log.last)
 		case <-ctx.Done():
 			return Event{}, fmt.Errorf("wait for %q in the gateway's log: %w", msg, context.Cause(ctx))
@@ -115,7 +124,7 @@ func (g *Gateway) Identity(ctx context.Context) (*identity.Source, error) {
 }
 
 // Forget has Await wait for what the gateway logs from now on.
-func (g *Gateway) Forget() { g.log.forget() }
+func (g *Gateway) Forget() error { return g.log.forget() }
 
 // Runtime returns the process number of the gateway's llama-server, which must be its only one.
 func (g *Gateway) Runtime() (int, error) {

@@ -3,9 +3,16 @@ package site
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
 	"sync"
 	"time"
 )
+
+// lookInterval is how often a log is looked at while something is waited for in it.
+const lookInterval = 2 * time.Millisecond
 
 // An Event is a log line and when it was written.
 type Event struct {
@@ -13,67 +20,74 @@ type Event struct {
 	Attrs map[string]any
 }
 
-// An eventLog keeps the first line with each message, since it was told to forget, and wakes whoever waits for one.
+// An eventLog knows the first line with each message of a log file, since it was told to forget. The file is read when
+// somebody looks, and not before: a reader that is woken by each request's line would take from what is measured.
 type eventLog struct {
+	path string
+
 	mu      sync.Mutex
-	partial []byte
+	read    int64  // bytes of the file
+	partial []byte // of them, those behind the last line
 	first   map[string]Event
-	changed chan struct{} // closed, and replaced, at each new line
 	last    Tail
 }
 
-func newEventLog() *eventLog {
-	return &eventLog{first: map[string]Event{}, changed: make(chan struct{})}
-}
+func newEventLog(path string) *eventLog { return &eventLog{path: path, first: map[string]Event{}} }
 
-func (l *eventLog) Write(p []byte) (int, error) {
-	now := time.Now()
+// find returns the first line with a message, if there is one by now.
+func (l *eventLog) find(msg string) (e Event, found bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last.add(p)
-	l.partial = append(l.partial, p...)
-	for {
-		line, rest, whole := bytes.Cut(l.partial, []byte("\n"))
-		if !whole {
-			break
-		}
-		l.partial = rest
-		if _, known := l.first[messageOf(line)]; known {
-			continue // as nearly all are, of requests: to read them would take from what is measured
-		}
-		e := Event{At: now}
-		if json.Unmarshal(line, &e.Attrs) != nil {
-			continue // not of the log, and so kept in last alone
-		}
-		if msg, ok := e.Attrs["msg"].(string); ok {
-			l.first[msg] = e
-		}
+	if err := l.look(); err != nil {
+		return Event{}, false, err
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return len(p), nil
-}
-
-// messageOf is the message of a line, if that is as it stands there.
-func messageOf(line []byte) string {
-	_, rest, _ := bytes.Cut(line, []byte(`"msg":"`))
-	msg, _, _ := bytes.Cut(rest, []byte(`"`))
-	return string(msg)
-}
-
-// find returns the line, or a channel that is closed when there is more to look at.
-func (l *eventLog) find(msg string) (Event, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e, ok := l.first[msg]; ok {
-		return e, nil
-	}
-	return Event{}, l.changed
+	e, found = l.first[msg]
+	return e, found, nil
 }
 
 // forget begins anew: only what is written from now on is found.
-func (l *eventLog) forget() {
+func (l *eventLog) forget() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	err := l.look()
 	l.first = map[string]Event{}
+	return err
+}
+
+// look reads what was written since it was last done.
+func (l *eventLog) look() error {
+	f, err := os.Open(l.path)
+	if err != nil {
+		return fmt.Errorf("read the gateway's log: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.NewSectionReader(f, l.read, math.MaxInt64-l.read))
+	if err != nil {
+		return fmt.Errorf("read the gateway's log: %w", err)
+	}
+	l.read += int64(len(data))
+	l.last.add(data)
+	l.partial = append(l.partial, data...)
+	for {
+		line, rest, whole := bytes.Cut(l.partial, []byte("\n"))
+		if !whole {
+			return nil
+		}
+		l.partial = rest
+		l.take(line)
+	}
+}
+
+// take notes a line, if it is the first with its message.
+func (l *eventLog) take(line []byte) {
+	var attrs map[string]any
+	if json.Unmarshal(line, &attrs) != nil {
+		return // not of the log, and so kept in last alone
+	}
+	msg, _ := attrs["msg"].(string)
+	written, _ := attrs["time"].(string)
+	at, err := time.Parse(time.RFC3339Nano, written)
+	if _, known := l.first[msg]; !known && err == nil {
+		l.first[msg] = Event{at, attrs}
+	}
 }

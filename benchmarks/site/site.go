@@ -74,6 +74,7 @@ type Site struct {
 // Files in a site.
 const (
 	configFile   = "gateway.yaml"
+	logFile      = "gateway.log"
 	stateDir     = "state"
 	statements   = "statements"
 	signed       = "signed" // what is to arrive in statements later

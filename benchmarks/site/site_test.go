@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -172,39 +174,56 @@ func TestReplaceArgs(t *testing.T) {
 }
 
 func TestEventLog(t *testing.T) {
-	l := newEventLog()
-	_, changed := l.find("b")
-	for _, piece := range []string{`{"msg":"a","n":1}` + "\n" + `{"msg":`, `"b","n":2}`} {
-		l.Write([]byte(piece))
+	path := filepath.Join(t.TempDir(), "log")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if e, more := l.find("a"); more != nil || e.Attrs["n"] != 1.0 || e.At.IsZero() {
-		t.Errorf("find(a) = %v, want the line with 1", e)
+	defer file.Close()
+	write := func(text string) {
+		t.Helper()
+		if _, err := file.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, more := l.find("b"); more == nil {
-		t.Error("find(b) found a line that is not whole")
+	const at = "2026-11-28T23:31:18.123456789Z"
+	line := func(msg string, n int) string { return fmt.Sprintf(`{"time":%q,"msg":%q,"n":%d}`+"\n", at, msg, n) }
+	l := newEventLog(path)
+	check := func(msg string, want any) {
+		t.Helper()
+		e, found, err := l.find(msg)
+		if err != nil || found != (want != nil) || e.Attrs["n"] != want || found && e.At.Format(time.RFC3339Nano) != at {
+			t.Errorf("find(%s) = %v, %t, %v, want the line with %v", msg, e, found, err, want)
+		}
 	}
-	select {
-	case <-changed:
-	default:
-		t.Error("find(b) was not woken")
+	check("a", nil)
+	write(line("a", 1))
+	b := line("b", 2)
+	write(b[:20])
+	check("a", 1.0)
+	check("b", nil) // it is not whole
+	write(b[20:] + "no JSON\n" + `{"time":"now","msg":"c","n":4}` + "\n" + line("a", 3))
+	check("b", 2.0)
+	check("c", nil)
+	check("a", 1.0) // the first line still
+	write(line("d", 5))
+	if err := l.forget(); err != nil {
+		t.Fatal(err)
 	}
-	l.Write([]byte("\nno JSON\n" + `{"msg":"a","n":3}` + "\n"))
-	if e, more := l.find("b"); more != nil || e.Attrs["n"] != 2.0 {
-		t.Errorf("find(b) = %v, want the line with 2", e)
-	}
-	if e, _ := l.find("a"); e.Attrs["n"] != 1.0 {
-		t.Errorf("find(a) = %v, want the first line still", e)
-	}
-	l.forget()
-	if _, more := l.find("a"); more == nil {
-		t.Error("find(a) found what was to be forgotten")
-	}
+	check("a", nil)
+	check("d", nil)
+	write(line("a", 6))
+	check("a", 6.0)
 	if got := l.last.String(); !strings.Contains(got, "no JSON") {
 		t.Errorf("last = %q, want all that was written", got)
 	}
-	l.Write(bytes.Repeat([]byte("x"), 2*maxTail))
+	write(strings.Repeat("x", 2*maxTail))
+	check("e", nil)
 	if got := len(l.last.data); got != maxTail {
 		t.Errorf("last keeps %d bytes, want %d", got, maxTail)
+	}
+	if _, _, err := newEventLog(path + ".none").find("a"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("find in no file = %v, want ErrNotExist", err)
 	}
 }
 

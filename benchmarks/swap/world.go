@@ -146,7 +146,9 @@ func (w *world) swap(ctx context.Context, c change) (site.Window, error) {
 		return site.Window{}, err
 	}
 	defer leaving.close()
-	w.gateway.Forget()
+	if err := w.gateway.Forget(); err != nil {
+		return site.Window{}, err
+	}
 	during := site.Window{From: time.Now()}
 	if err := w.Deliver(c.file); err != nil {
 		return site.Window{}, err
