@@ -96,7 +96,7 @@ func (g *Gateway) asked(api errorStyle, method string, decode func(io.Reader) (*
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
 		var how style
-		g.received(w, r, api, request{call: c, method: method}, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, &request{call: c, method: method}, func(body io.Reader) (_ *request, err error) {
 			req, how, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -115,7 +115,7 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
 		var how vectorStyle
-		g.received(w, r, api, request{call: c, method: access.MethodEmbed}, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, &request{call: c, method: access.MethodEmbed}, func(body io.Reader) (_ *request, err error) {
 			req, how, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -129,7 +129,7 @@ func (g *Gateway) embedded(api errorStyle, decode func(io.Reader) (*request, vec
 func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, error), body func(tokens int) any) http.Handler {
 	return g.route(http.MethodPost, api, func(w http.ResponseWriter, r *http.Request, c call) {
 		var req *request
-		g.received(w, r, api, request{call: c, method: access.MethodChat, counts: true}, func(body io.Reader) (_ *request, err error) {
+		g.received(w, r, api, &request{call: c, method: access.MethodChat, counts: true}, func(body io.Reader) (_ *request, err error) {
 			req, err = decode(body)
 			return req, err
 		}, func(w http.ResponseWriter, to answerHTTP) error {
@@ -140,10 +140,10 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 }
 
 // received reads a request, of which so much is known by its path, and has it answered unless it can't be read.
-func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
+func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked *request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
 	c := asked.call
 	asked.api = api.name()
-	if err := g.full(r.Context(), &asked); err != nil {
+	if err := g.full(r.Context(), asked); err != nil {
 		writeError(w, api, err)
 		return
 	}

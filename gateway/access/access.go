@@ -208,21 +208,21 @@ func (r *rule) matches(caller spiffeid.ID) bool {
 	if caller.TrustDomain() != r.domain {
 		return false
 	}
-	path, ok := strings.CutPrefix(caller.Path(), "/")
-	if !ok {
+	rest, more := strings.CutPrefix(caller.Path(), "/")
+	if !more {
 		return false // the trust domain itself is nobody
 	}
-	segments := strings.Split(path, "/")
 	for i, want := range r.path {
-		last := i == len(r.path)-1
-		switch {
-		case i >= len(segments):
+		if !more {
 			return false
-		case want == "*" && last:
+		}
+		if last := i == len(r.path)-1; want == "*" && last {
 			return true
-		case want != "*" && want != segments[i]:
+		}
+		var segment string
+		if segment, rest, more = strings.Cut(rest, "/"); want != "*" && want != segment {
 			return false
 		}
 	}
-	return len(segments) == len(r.path)
+	return !more
 }
