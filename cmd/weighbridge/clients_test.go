@@ -120,27 +120,34 @@ func TestClients(t *testing.T) {
 		}
 	}
 	environment := append(g.environment(release), "CLIENTS="+node)
-	for _, session := range [][]string{
-		{python, "testdata/clients/session_openai.py"}, {python, "testdata/clients/session_anthropic.py"}, {python, "testdata/clients/session_ollama.py"},
-		{python, "testdata/clients/session_oip.py"},
-		{filepath.Join(node, "node"), "testdata/clients/session_openai.mjs"},
-	} {
-		t.Run(filepath.Base(session[1]), func(t *testing.T) {
+	session := func(name string, command []string, environment ...string) {
+		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, session[0], session[1:]...)
+			cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 			cmd.Env = environment
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
+	proxy := "http://" + g.proxy()
+	for name, command := range map[string][]string{
+		"OpenAI's for Python":    {python, "testdata/clients/session_openai.py"},
+		"Anthropic's for Python": {python, "testdata/clients/session_anthropic.py"},
+		"Ollama's for Python":    {python, "testdata/clients/session_ollama.py"},
+		"OpenAI's for Node":      {filepath.Join(node, "node"), "testdata/clients/session_openai.mjs"},
+	} {
+		session(name+" by mTLS", command, environment...)
+		session(name+" by proxy", command, append(environment, "GATEWAY="+proxy)...)
+	}
+	session("Triton's for Python", []string{python, "testdata/clients/session_oip.py"}, environment...)
 	for door, at := range map[string]struct {
 		base string
 		with *http.Client
 	}{
 		"mTLS":  {g.url(""), g.client()},
-		"proxy": {"http://" + g.proxy(), http.DefaultClient},
+		"proxy": {proxy, http.DefaultClient},
 	} {
 		t.Run("OpenAI's for Go by "+door, func(t *testing.T) { checkOpenAIClient(t, at.base, at.with, release) })
 		t.Run("Ollama's for Go by "+door, func(t *testing.T) { checkOllamaClient(t, at.base, at.with) })
