@@ -128,7 +128,7 @@ const randomSeed = int64(^uint32(0))
 
 // seedOf is a seed as llama-server has them, of 32 bits.
 func seedOf(seed int64) int64 {
-	if seed = int64(uint32(seed)); seed == randomSeed { //nolint:gosec // what is above is dropped
+	if seed = int64(uint32(seed)); seed == randomSeed { // what is above is dropped
 		seed--
 	}
 	return seed

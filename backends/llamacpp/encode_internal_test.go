@@ -64,7 +64,7 @@ func FuzzEncode(f *testing.F) {
 			want.Messages[0].ToolCalls = []toolCall{call}
 		}
 		if seed != 0 {
-			low := uint32(seed) //nolint:gosec // what is above is dropped
+			low := uint32(seed) // what is above is dropped
 			if low == 1<<32-1 {
 				low--
 			}

@@ -60,7 +60,7 @@ func readResponse(r *bufio.Reader) (*response, error) {
 			if err != nil || length >= 0 {
 				return nil, errNoLength
 			}
-			length = int64(n) //nolint:gosec // of 62 bits
+			length = int64(n)
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			if chunked || !bytes.EqualFold(value, []byte("chunked")) {
 				return nil, errNoLength
