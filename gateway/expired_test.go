@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -13,10 +15,12 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weighbridge/weighbridge/backends"
 	"github.com/weighbridge/weighbridge/gateway"
@@ -195,6 +199,56 @@ func TestExpiredInStream(t *testing.T) {
 	if status.Code(err) != codes.Unauthenticated {
 		t.Errorf("reflection ended with %v, want UNAUTHENTICATED", err)
 	}
+}
+
+// TestExpiredBefore lets a caller's certificate end, and the grace after it, between the begin of a request and its message.
+func TestExpiredBefore(t *testing.T) {
+	const soon = 200 * time.Millisecond
+	late := func(t *testing.T, protocol string) (d *door, config *tls.Config, over func()) {
+		c := &clock{}
+		d = open(t, map[string]*channel{"chat": hello()}, func(g *gateway.Config) { g.Now, g.Grace = c.now, soon })
+		config, ends := d.visitor(protocol)
+		c.set(ends.Add(-3 * soon))
+		return d, config, func() {
+			eventually(t, "the end of the grace", func() bool { return c.now().After(ends.Add(soon)) })
+		}
+	}
+	for method, message := range map[string]proto.Message{"ListModels": &pb.ListModelsRequest{}, "Chat": ask(), "GetReceipt": &pb.GetReceiptRequest{Id: "a"}} {
+		t.Run(method, func(t *testing.T) {
+			d, config, over := late(t, "h2")
+			stream, err := d.dial(config).NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/weighbridge.inference.v1.Inference/"+method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over()
+			if err := errors.Join(stream.SendMsg(message), stream.CloseSend()); err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.RecvMsg(&pb.ChatResponse{}); status.Code(err) != codes.Unauthenticated {
+				t.Errorf("%s = %v, want UNAUTHENTICATED", method, err)
+			}
+		})
+	}
+	t.Run("HTTP", func(t *testing.T) {
+		d, config, over := late(t, "http/1.1")
+		conn, err := tls.Dial("tcp", d.http, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(question), question[:10])
+		over()
+		fmt.Fprint(conn, question[10:])
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || readError(t, string(body)).Code != "expired" {
+			t.Errorf("POST = %s, %v: %s, want 401", resp.Status, err, body)
+		}
+	})
 }
 
 // TestLeave expects a client to connect anew before its certificate ends, without being refused in between.

@@ -97,27 +97,22 @@ func (g *Gateway) streaming(server any, stream grpc.ServerStream, info *grpc.Str
 	}
 	c := callOf(ctx)
 	_ = stream.SetHeader(metadata.Pairs(headerRequestID, c.id))
-	if !byRule(server, info.FullMethod) {
-		return g.whileKnown(ctx, c, func(ctx context.Context) error { return next(server, &identified{stream, ctx, nil}) })
-	}
-	md, _ := metadata.FromIncomingContext(ctx)
-	if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
-		g.logOther(ctx, c, info.FullMethod, err)
-		return toGRPC(err)
-	}
-	err = errUnended
-	defer func() { c.receipt.End(err) }()
-	err = next(server, &identified{stream, context.WithValue(ctx, callKey{}, c), c.receipt})
-	return err
-}
-
-// whileKnown ends what is not ours to end, health and reflection, when its caller is known no more.
-func (g *Gateway) whileKnown(ctx context.Context, c call, serve func(context.Context) error) error {
+	// It may be asked nothing for long: then this ends it, and not what ends a request. Of health and reflection it ends all.
 	ctx, leave := context.WithTimeoutCause(ctx, g.known(c), identity.ErrExpired)
 	defer leave()
-	err := serve(ctx)
+	if byRule(server, info.FullMethod) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		if c.receipt, err = g.draft(c, md.Get(headerReceipt)); err != nil {
+			g.logOther(ctx, c, info.FullMethod, err)
+			return toGRPC(err)
+		}
+		ctx = context.WithValue(ctx, callKey{}, c)
+		err = errUnended
+		defer func() { c.receipt.End(err) }()
+	}
+	err = next(server, &identified{stream, ctx, c.receipt})
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, identity.ErrExpired) {
-		return toGRPC(cause) // they know no reason of ours
+		return toGRPC(cause) // health and reflection know no reason of ours
 	}
 	return err
 }
@@ -139,7 +134,7 @@ func (s *identified) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return s.ctx.Err() // of reflection, which looks at it nowhere
+	return s.ctx.Err() // which neither reflection nor gRPC itself looks at
 }
 
 // SendMsg implements grpc.ServerStream.

@@ -54,6 +54,9 @@ func (g *Gateway) enter(ctx context.Context, o *observation, act access.Act, exp
 }
 
 func (v *visit) enter() error {
+	if v.g.known(v.o.r.call) <= 0 {
+		return identity.ErrExpired // while its body came
+	}
 	grants, err := v.g.access().Grants(v.act)
 	if err != nil {
 		return err

@@ -89,8 +89,10 @@ func (g *Gateway) Await(ctx context.Context, msg string) (Event, error) {
 		if e, found, err := g.log.find(msg); found || err != nil {
 			return e, err
 		}
-		if e, found, err := g.log.find(msgRefused); found || err != nil {
-			return Event{}, errors.Join(err, fmt.Errorf("the gateway does not serve the model: %v", e.Attrs["err"]))
+		if e, found, err := g.log.find(msgRefused); err != nil {
+			return Event{}, err
+		} else if found {
+			return Event{}, fmt.Errorf("the gateway does not serve the model: %v", e.Attrs["err"])
 		}
 		select {
 		case <-tick.C:
