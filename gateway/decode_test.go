@@ -46,6 +46,7 @@ func TestHTTPDecode(t *testing.T) {
 		{"lora", `{` + m + `,` + q + `,"lora":[{"id":0,"scale":1}]}`, 400, "lora"},
 		{"template", `{` + m + `,` + q + `,"chat_template":"x"}`, 400, "chat_template"},
 		{"tools", `{` + m + `,` + q + `,"tools":[]}`, 400, "tools"},
+		{"no content", `{` + m + `,"messages":[{"role":"user","content":null}]}`, 400, "messages[0].content"},
 		{"tools in a message", `{` + m + `,"messages":[{"role":"user","content":"hi","tools":[]}]}`, 400, "messages[0].tools"},
 		{"a tool", g + weather(`,"description":"d","parameters":{"type":"object"},"strict":false`) + `,"tool_choice":"auto","parallel_tool_calls":false}`, 200, ""},
 		{"the tool that is to be called", g + weather("") + `,"tool_choice":{"type":"function","function":{"name":"weather"}}}`, 200, ""},

@@ -210,7 +210,7 @@ func TestExpiredBefore(t *testing.T) {
 		config, ends := d.visitor(protocol)
 		c.set(ends.Add(-3 * soon))
 		return d, config, func() {
-			eventually(t, "the end of the grace", func() bool { return c.now().After(ends.Add(soon)) })
+			eventually(t, "the end of the grace", func() bool { return c.now().After(ends.Add(2 * soon)) })
 		}
 	}
 	for method, message := range map[string]proto.Message{"ListModels": &pb.ListModelsRequest{}, "Chat": ask(), "GetReceipt": &pb.GetReceiptRequest{Id: "a"}} {

@@ -3,10 +3,12 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -409,8 +411,8 @@ func TestTurns(t *testing.T) {
 	}
 	send("quiet", "/apps/quiet")
 	eventually(t, "the second wait", func() bool { return slow.turns.Waiting() == 2 })
-	if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_waiting{channel="chat"`) || !strings.Contains(text, `weighbridge_requests_refused_total{limit="turns",rule=""} 1`) {
-		t.Errorf("metrics lack those that wait, or the refusal:\n%s", text)
+	if text := d.metricsText(); !underWay(3, 2).MatchString(text) || !strings.Contains(text, `weighbridge_requests_refused_total{limit="turns",rule=""} 1`) {
+		t.Errorf("metrics lack those that are answered, those that wait, or the refusal:\n%s", text)
 	}
 	for _, want := range []string{"loud 1", "quiet", "loud 2"} {
 		<-slow.entered
@@ -422,6 +424,12 @@ func TestTurns(t *testing.T) {
 	if !strings.Contains(d.log.String(), `"wait":`) {
 		t.Errorf("the log does not say who waited:\n%s", d.log)
 	}
+	eventually(t, "metrics of nobody", func() bool { return underWay(0, 0).MatchString(d.metricsText()) })
+}
+
+// underWay are metrics by which so many requests are being answered, of which so many wait for a turn.
+func underWay(active, waiting int) *regexp.Regexp {
+	return regexp.MustCompile(fmt.Sprintf(`(?s)\nweighbridge_requests_active(\{[^}]*\})? %d\n.*\nweighbridge_requests_waiting\{channel="chat"[^}]*\} %d\n`, active, waiting))
 }
 
 // TestTurnsDoNotCome refuses who has waited long enough, as a state of ours and not as too much of the caller's.

@@ -51,7 +51,7 @@ func readResponse(r *bufio.Reader) (*response, error) {
 			return answer, nil
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if value = bytes.TrimSpace(value); !ok || len(name) == 0 || bytes.ContainsAny(name, " \t") {
+		if value = bytes.Trim(value, " \t"); !ok || len(name) == 0 || bytes.ContainsFunc(name, unprinted) {
 			return nil, errNotHTTP
 		}
 		switch {
@@ -71,6 +71,9 @@ func readResponse(r *bufio.Reader) (*response, error) {
 		}
 	}
 }
+
+// unprinted reports what no name of a field has: blanks, control characters, and what is not ASCII.
+func unprinted(r rune) bool { return r <= ' ' || r >= 0x7f }
 
 // statusOf reads the first line: HTTP/1.1 200 OK.
 func statusOf(line []byte) (status int, ok bool) {

@@ -24,7 +24,9 @@ var responses = []struct {
 	{"empty", "HTTP/1.1 500\r\nContent-Length: 0\r\n\r\n", 500, "", true, nil, nil},
 	{"bare line ends", "HTTP/1.1 200 OK\nContent-Length: 2\n\n{}", 200, "{}", true, nil, nil},
 	{"to be closed", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 200, "{}", false, nil, nil},
+	{"to be closed after all", "HTTP/1.1 200 OK\r\nConnection: close\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}", 200, "{}", false, nil, nil},
 	{"to be kept", "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n{}", 200, "{}", true, nil, nil},
+	{"Chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, "{}", false, nil, nil},
 	{"chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, "{}", false, nil, nil},
 
 	{"cut off", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", 200, "{}", true, nil, io.ErrUnexpectedEOF},
@@ -33,6 +35,8 @@ var responses = []struct {
 	{"nothing", "", 0, "", false, io.ErrUnexpectedEOF, nil},
 	{"line too long", "HTTP/1.1 200 OK\r\nServer: " + strings.Repeat("a", 5000) + "\r\n\r\n", 0, "", false, bufio.ErrBufferFull, nil},
 	{"other version", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
+	{"no version", "200 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
+	{"no byte of a name", "HTTP/1.1 200 OK\r\nContent-Length\x00: 2\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
 	{"interim", "HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n", 0, "", false, errNotHTTP, nil},
 	{"no status", "HTTP/1.1 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
 	{"long status", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},

@@ -50,8 +50,11 @@ var brokenAnswers = map[string]struct {
 	"whole":           {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, nil, ""},
 	"whole, cut off":  {200, `{"choices":[{"message":`, nil, "decode"},
 	"whole, no usage": {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}`, nil, "without its reason or usage"},
-	"whole, no end":   {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":null}],"usage":{}}`, nil, "without its reason or usage"},
-	"whole, nothing":  {200, `{"choices":[],"usage":{}}`, nil, "without its reason or usage"},
+	"whole, no end":   {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":null}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, nil, "without its reason or usage"},
+	"whole, nothing":  {200, `{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, nil, "without its reason or usage"},
+	"whole, two":      {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"},{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, nil, "without its reason or usage"},
+	"whole, unasked":  {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"completion_tokens":2}}`, nil, "without its reason or usage"},
+	"whole, unmade":   {200, `{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}`, nil, "without its reason or usage"},
 	"whole, endless":  {200, strings.Repeat(" ", 33<<20), nil, "more than"},
 	"whole, refused":  {400, `{"error":{"type":"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":8}}`, backends.ErrInvalidRequest, "9 tokens"},
 }

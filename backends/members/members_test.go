@@ -96,7 +96,7 @@ var bodies = []string{
 	`{"te\u0078t":"\ud83d\ude00","flag":false,"int":-9223372036854775808,"float":-1e-9,"list":[]}`,
 	`{"text":null,"flag":null,"int":null,"float":null,"list":null}`, `{}`, `null`, ` {"text" : "a" } `,
 	`{"text":1}`, `{"text":{}}`, `{"flag":"true"}`, `{"int":1.5}`, `{"int":1e2}`, `{"int":9223372036854775808}`, `{"int":"1"}`, `{"float":1e999}`,
-	`{"list":{}}`, `{"list":[1]}`, `{"list":[{"text":[]}]}`, `{"list":[{"list":[{"flag":0}]}]}`, `[]`, `"text"`, `1`,
+	`{"text":false}`, `{"int":false}`, `{"float":true}`, `{"list":false}`, `{"list":[false]}`, `{"list":{}}`, `{"list":[1]}`, `{"list":[{"text":[]}]}`, `{"list":[{"list":[{"flag":0}]}]}`, `[]`, `"text"`, `1`,
 	`{"Text":"a"}`, `{"text ":"a"}`, `{"other":1}`, `{"list":[{"other":{"text":1}}]}`, `{"text":"a","text":"a"}`, `{"list":[{"int":1,"int":2}]}`,
 	``, `{`, `{"text"`, `{"text":`, `{"text":"a`, `{"text":"a"`, `{"text":"a",}`, `{"text":"a"}}`, `{} {}`, `{"list":[{}`, `{"list":[{},]}`, `{"text":"` + "\xff" + `"}`,
 }
