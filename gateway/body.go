@@ -28,9 +28,7 @@ func decode(body io.Reader, into any) error {
 func decodeMembers(body io.Reader, member func(d *jsontext.Decoder, name string) error) error {
 	data, err := io.ReadAll(body)
 	if err == nil {
-		err = members.Document(data, func(d *jsontext.Decoder) error {
-			return members.Object(d, func(name string) error { return member(d, name) })
-		}, json.RejectUnknownMembers(true)) // in what is read by reflection
+		err = members.Document(data, member, json.RejectUnknownMembers(true)) // in what is read by reflection
 	}
 	if err != nil {
 		return decodeError(err)

@@ -43,7 +43,7 @@ func (b *chatBody) member(d *jsontext.Decoder, name string) error {
 	case "messages":
 		return members.List(d, func() error {
 			var m messageBody
-			err := members.Object(d, func(name string) error { return m.member(d, name) })
+			err := members.Object(d, m.member)
 			b.Messages = append(b.Messages, m)
 			return err
 		})

@@ -58,9 +58,7 @@ type completion struct {
 
 // read reads an answer. Names that are given twice, which llama-server does not write, are not looked for.
 func (a *completion) read(data []byte) error {
-	return members.Document(data, func(d *jsontext.Decoder) error {
-		return members.Object(d, func(name string) error { return a.member(d, name) })
-	}, jsontext.AllowDuplicateNames(true))
+	return members.Document(data, a.member, jsontext.AllowDuplicateNames(true))
 }
 
 func (a *completion) member(d *jsontext.Decoder, name string) error {
@@ -68,10 +66,10 @@ func (a *completion) member(d *jsontext.Decoder, name string) error {
 	case "choices":
 		return members.List(d, func() error {
 			a.choices++
-			return members.Object(d, func(name string) error { return a.choice(d, name) })
+			return members.Object(d, a.choice)
 		})
 	case "usage", "timings":
-		return members.Object(d, func(name string) error { return a.count(d, name) })
+		return members.Object(d, a.count)
 	}
 	return d.SkipValue()
 }
@@ -96,7 +94,7 @@ func (a *completion) choice(d *jsontext.Decoder, name string) error {
 	case "text":
 		return members.Text(d, &a.text)
 	case "message":
-		return members.Object(d, func(name string) error {
+		return members.Object(d, func(d *jsontext.Decoder, name string) error {
 			switch name {
 			case "content":
 				return members.Text(d, &a.text)

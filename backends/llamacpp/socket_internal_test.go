@@ -123,6 +123,13 @@ func TestKept(t *testing.T) {
 	end("with the launch")
 	ask(t, "after the launch", 3)
 	end("after the launch")
+
+	l.idle.closed = false
+	server.SetKeepAlivesEnabled(false)
+	ask(t, "of a server that closes", 4)
+	if n := len(l.idle.conns); n != 0 {
+		t.Errorf("%d connections are kept that the server said it closes", n)
+	}
 }
 
 // TestStopLetsGo checks that nothing is kept of a llama-server that has ended.

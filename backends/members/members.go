@@ -17,10 +17,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Document has read read a value, after which nothing else comes.
-func Document(data []byte, read func(*jsontext.Decoder) error, opts ...jsontext.Options) error {
+// Document reads an object, after which nothing else comes; see [Object].
+func Document(data []byte, member func(d *jsontext.Decoder, name string) error, opts ...jsontext.Options) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data), opts...)
-	if err := read(d); errors.Is(err, io.EOF) {
+	err := Object(d, member)
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF // there is none
 	} else if err != nil {
 		return err
@@ -36,7 +37,7 @@ func Document(data []byte, read func(*jsontext.Decoder) error, opts ...jsontext.
 
 // Object reads an object, and has member read the value of each name. An error of member that is [json.ErrUnknownName] is
 // given its place.
-func Object(d *jsontext.Decoder, member func(name string) error) error {
+func Object(d *jsontext.Decoder, member func(d *jsontext.Decoder, name string) error) error {
 	if _, there, err := token(d, '{'); !there {
 		return err
 	}
@@ -45,7 +46,7 @@ func Object(d *jsontext.Decoder, member func(name string) error) error {
 		if err != nil {
 			return err
 		}
-		err = member(name.String())
+		err = member(d, name.String())
 		if errors.Is(err, json.ErrUnknownName) && !errors.As(err, new(*json.SemanticError)) {
 			err = &json.SemanticError{JSONPointer: d.StackPointer(), Err: err}
 		}

@@ -36,7 +36,7 @@ func (r *record) member(d *jsontext.Decoder, name string) error {
 		r.List = nil
 		return members.List(d, func() error {
 			var one record
-			err := members.Object(d, func(name string) error { return one.member(d, name) })
+			err := members.Object(d, one.member)
 			r.List = append(r.List, one)
 			return err
 		})
@@ -45,9 +45,7 @@ func (r *record) member(d *jsontext.Decoder, name string) error {
 }
 
 func read(text string) (r record, err error) {
-	err = members.Document([]byte(text), func(d *jsontext.Decoder) error {
-		return members.Object(d, func(name string) error { return r.member(d, name) })
-	})
+	err = members.Document([]byte(text), r.member)
 	return r, err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -20,15 +21,23 @@ func TestPercentOf(t *testing.T) {
 
 // TestLeaveRoom has garbage collected, with much in use and with little, again and again.
 func TestLeaveRoom(t *testing.T) {
+	gogc := func() uint64 {
+		percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+		metrics.Read(percent)
+		return percent[0].Value.Uint64()
+	}
+	t.Setenv("GOGC", "77")
+	debug.SetGCPercent(77)
+	if leaveRoom(); gogc() != 77 {
+		t.Errorf("with GOGC=77 garbage may be %d %%", gogc())
+	}
 	t.Setenv("GOGC", "")
 	leaveRoom()
 	for _, size := range []int{400 << 20, 0, 400 << 20} {
 		held := make([]byte, size)
 		allowed := func() uint64 {
 			runtime.GC()
-			percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
-			metrics.Read(percent)
-			return percent[0].Value.Uint64()
+			return gogc()
 		}
 		late := time.Now().Add(patience)
 		for little := size == 0; (allowed() > gcPercent) != little; { // what sets it runs beside us
