@@ -156,6 +156,7 @@ type Gateway struct {
 	slots  *fair.Slots // one for each request in flight
 	meter  *access.Meter
 	visits visits
+	ledger ledger
 }
 
 // New returns a gateway that does not listen yet.

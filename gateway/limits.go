@@ -29,6 +29,11 @@ const (
 	// slowLimit is how long a caller may take for a part of an answer before others get its turn at the runtime.
 	slowLimit = time.Second
 
+	// recordedWithin is how long after its end a request that was answered is in the log and in the metrics; maxUnrecorded bounds
+	// how many are not.
+	recordedWithin = 250 * time.Millisecond
+	maxUnrecorded  = 64
+
 	// DefaultInFlight bounds the requests that are answered at once, over all callers. One caller alone may have half.
 	DefaultInFlight = 512
 	// maxStreams bounds the concurrent requests of one connection.

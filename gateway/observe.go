@@ -173,6 +173,8 @@ type observation struct {
 	r    *request
 
 	start, first time.Time
+	ended        time.Time
+	err          error // with which it ended
 	info         ServingInfo
 	usage        *backends.Usage
 	finish       string
@@ -263,13 +265,28 @@ func unbegun(err error) bool {
 	return errors.Is(err, backends.ErrInvalidRequest) || errors.Is(err, backends.ErrUnsupported) || errors.Is(err, backends.ErrInterrupted)
 }
 
-// end records everything at once.
-func (o *observation) end(ctx context.Context, err error) {
-	defer o.span.End()
-	end := time.Now()
-	// The caller may be gone, and with it the context; the record is kept all the same.
-	ctx = context.WithoutCancel(ctx)
-	out := outcomeOf(err)
+// end ends the observation of a request that ended so.
+func (o *observation) end(err error) {
+	o.ended, o.err = time.Now(), err
+	o.g.meters.active.Add(-1)
+	o.g.tellRefused(o.r.call, err)
+	if o.span.IsRecording() {
+		o.conclude(outcomeOf(err))
+	}
+	o.span.End()
+	o.r.forget()
+	o.g.ledger.add(o)
+}
+
+// forget drops the conversation: what is still to be recorded of a request has no use for it.
+func (r *request) forget() {
+	r.messages, r.places, r.prompt, r.inputs, r.tools, r.stop = nil, nil, "", nil, nil, nil
+}
+
+// record counts a request that has ended, and writes its line.
+func (o *observation) record() {
+	ctx := trace.ContextWithSpanContext(context.Background(), o.span.SpanContext()) // that of the request is over
+	out := outcomeOf(o.err)
 	m := o.g.meters
 	of := m.labels(labelKey{o.r.operation(), o.info.Channel, ""})
 	if !o.first.IsZero() {
@@ -280,20 +297,16 @@ func (o *observation) end(ctx context.Context, err error) {
 		m.tokens.Record(ctx, int64(in), of.input...)
 		m.tokens.Record(ctx, int64(outTokens), of.output...)
 		if outTokens > 1 {
-			m.perToken.Record(ctx, end.Sub(o.first).Seconds()/float64(outTokens-1), of.all...)
+			m.perToken.Record(ctx, o.ended.Sub(o.first).Seconds()/float64(outTokens-1), of.all...)
 		}
 	}
 	if out.code != "" {
 		of = m.labels(labelKey{o.r.operation(), o.info.Channel, out.code})
 	}
-	m.crowded(ctx, err)
-	m.duration.Record(ctx, end.Sub(o.start).Seconds(), of.all...)
-	m.overhead.Record(ctx, (end.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
-	m.active.Add(-1)
-	if o.span.IsRecording() {
-		o.conclude(out)
-	}
-	o.log(ctx, out, err, end)
+	m.crowded(ctx, o.err)
+	m.duration.Record(ctx, o.ended.Sub(o.start).Seconds(), of.all...)
+	m.overhead.Record(ctx, (o.ended.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
+	o.log(ctx, out)
 }
 
 // conclude says in the span what became of the request.
@@ -314,9 +327,9 @@ func (o *observation) conclude(out outcome) {
 }
 
 // log writes the access log: one line for each request.
-func (o *observation) log(ctx context.Context, out outcome, err error, end time.Time) {
+func (o *observation) log(ctx context.Context, out outcome) {
 	attrs := append(o.r.attrs(out), slog.String("method", o.r.operation()), slog.String("api", o.r.api), slog.String("channel", o.r.channel),
-		slog.Bool("stream", o.r.stream), slog.Duration("duration", end.Sub(o.start)))
+		slog.Bool("stream", o.r.stream), slog.Duration("duration", o.ended.Sub(o.start)))
 	if o.rule != nil {
 		attrs = append(attrs, slog.Int("rule", *o.rule))
 	}
@@ -341,8 +354,7 @@ func (o *observation) log(ctx context.Context, out outcome, err error, end time.
 	if span := o.span.SpanContext(); span.IsValid() {
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}
-	o.g.tellRefused(o.r.call, err)
-	o.g.logRequest(ctx, out, err, attrs)
+	o.g.logRequest(ctx, o.ended, out, o.err, attrs)
 }
 
 // tellRefused passes on who was refused; what for is the caller's business no more than the log's.
@@ -356,7 +368,8 @@ func (g *Gateway) tellRefused(c call, err error) {
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
 	g.tellRefused(c, err)
-	g.logRequest(ctx, out, err, append(c.attrs(out), slog.String("method", method)))
+	g.ledger.flush() // what ended before it
+	g.logRequest(ctx, time.Now(), out, err, append(c.attrs(out), slog.String("method", method)))
 }
 
 // maxAttrs is how many a line of the access log has at most, or nearly.
@@ -380,7 +393,7 @@ func (c *call) attrs(out outcome) []slog.Attr {
 
 // logRequest gives operators the reason that callers don't get. Trouble of ours is a warning; callers' mistakes and
 // refusals are not.
-func (g *Gateway) logRequest(ctx context.Context, out outcome, err error, attrs []slog.Attr) {
+func (g *Gateway) logRequest(ctx context.Context, at time.Time, out outcome, err error, attrs []slog.Attr) {
 	level := slog.LevelInfo
 	if err != nil {
 		attrs = append(attrs, slog.String("outcome", out.code), slog.String("err", err.Error()))
@@ -391,7 +404,7 @@ func (g *Gateway) logRequest(ctx context.Context, out outcome, err error, attrs 
 	if !g.log.Enabled(ctx, level) {
 		return
 	}
-	line := slog.NewRecord(time.Now(), level, "request", 0) // of no place in the program, which takes long to find
+	line := slog.NewRecord(at, level, "request", 0) // of no place in the program, which takes long to find
 	line.AddAttrs(attrs...)
 	_ = g.log.Handler().Handle(ctx, line) // as slog itself does
 }

@@ -84,8 +84,8 @@ func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 func (g *Gateway) full(ctx context.Context, r *request) error {
 	err := g.meter.Full(r.caller, g.access().Naming(r.caller, r.method))
 	if err != nil {
-		ctx, o := g.observe(ctx, r)
-		o.end(ctx, err)
+		_, o := g.observe(ctx, r)
+		o.end(err)
 	}
 	return err
 }
@@ -190,7 +190,7 @@ func (g *Gateway) serve(ctx context.Context, r *request, to receiver, suits func
 	err = errUnended // what a panic leaves must not look whole
 	defer func() {
 		err = to.finish(err)
-		o.end(ctx, err)
+		o.end(err)
 	}()
 	err = g.pass(ctx, o, r, suits, ask)
 	return err

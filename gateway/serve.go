@@ -81,6 +81,7 @@ func (g *Gateway) Serve(ctx context.Context, l Listeners) error {
 			}
 		}
 	})
+	defer g.ledger.flush()
 	return work.Wait()
 }
 
