@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
+
+	"github.com/weighbridge/weighbridge/backends/nonblock"
 )
 
 // Listeners are where callers come in, without TLS: the gateway adds it. Any may be nil.
@@ -40,7 +42,7 @@ func (g *Gateway) doorway(token bool) *doorway {
 func (d *doorway) serve(work *errgroup.Group, rpc, web net.Listener) {
 	if rpc != nil {
 		work.Go(func() error {
-			if err := d.rpc.Serve(rpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // before it began
+			if err := d.rpc.Serve(nonblock.Listener(rpc)); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // before it began
 				return fmt.Errorf("serve gRPC: %w", err)
 			}
 			return nil
@@ -48,7 +50,7 @@ func (d *doorway) serve(work *errgroup.Group, rpc, web net.Listener) {
 	}
 	if web != nil {
 		work.Go(func() error {
-			if err := d.web.ServeTLS(web, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			if err := d.web.ServeTLS(nonblock.Listener(web), "", ""); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP: %w", err)
 			}
 			return nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/backends/nonblock"
 )
 
 // A conn is a connection, for one request at a time. http.Transport would put two goroutines beside each, and waking them
@@ -39,6 +40,7 @@ func (l *launch) connect(ctx context.Context) (*conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		raw = nonblock.Conn(raw)
 		c = &conn{Conn: raw, header: &io.LimitedReader{R: raw}}
 		c.asks, c.answers = bufio.NewWriter(raw), bufio.NewReader(c.header)
 	}
@@ -50,7 +52,7 @@ func (l *launch) connect(ctx context.Context) (*conn, error) {
 // second at most, and then closes the connection.
 func (c *conn) giveUp() {
 	c.given.Do(func() {
-		if half, ok := c.Conn.(*net.UnixConn); ok {
+		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite() // it may be closed
 		}
 		_ = c.SetDeadline(time.Now().Add(letGo)) // also of a write that llama-server does not read

@@ -36,6 +36,9 @@ func (s *Site) StartGateway() (*Gateway, error) {
 	if err := os.RemoveAll(s.Path(stateDir)); err != nil {
 		return nil, fmt.Errorf("remove the last gateway's state: %w", err)
 	}
+	if err := os.MkdirAll(filepath.Dir(s.Path(logFile)), 0o755); err != nil {
+		return nil, fmt.Errorf("make the directory of the gateway's log: %w", err)
+	}
 	file, err := os.Create(s.Path(logFile))
 	if err != nil {
 		return nil, fmt.Errorf("make the gateway's log: %w", err)

@@ -74,7 +74,7 @@ type Site struct {
 // Files in a site.
 const (
 	configFile   = "gateway.yaml"
-	logFile      = "gateway.log"
+	logFile      = "log/gateway.log" // in a directory of its own: the gateway watches that of its trust policy
 	stateDir     = "state"
 	statements   = "statements"
 	signed       = "signed" // what is to arrive in statements later
