@@ -143,20 +143,19 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked *request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
 	c := asked.call
 	asked.api = api.name()
-	if err := g.full(r.Context(), asked); err != nil {
-		writeError(w, api, err)
-		return
-	}
 	var req *request
-	var err error
-	if c.receipt, err = g.draft(c, r.Header.Values(headerReceipt)); err == nil {
+	err := g.room(asked)
+	if err == nil {
+		c.receipt, err = g.draft(c, r.Header.Values(headerReceipt))
+	}
+	if err == nil {
 		err = readBody(w, r, c.receipt, func(body io.Reader) (err error) {
 			req, err = decode(body)
 			return err
 		})
 	}
 	if err != nil {
-		g.logOther(r.Context(), c, asked.operation(), err)
+		g.unread(r.Context(), asked, err)
 		writeError(w, api, err)
 		return
 	}

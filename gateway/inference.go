@@ -93,10 +93,10 @@ func (s *inference) ListModels(ctx context.Context, in *pb.ListModelsRequest) (*
 	return out, nil
 }
 
-// answered has a request answered that could be decoded, and logs one that could not.
+// answered has a request answered that could be decoded, and records one that could not.
 func (g *Gateway) answered(ctx context.Context, r *request, decoding error, ask func() error) error {
 	if decoding != nil {
-		g.logOther(ctx, r.call, r.operation(), decoding)
+		g.unread(ctx, r, decoding)
 		return toGRPC(decoding)
 	}
 	return toGRPC(ask())

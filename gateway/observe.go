@@ -364,7 +364,7 @@ func (g *Gateway) tellRefused(c call, err error) {
 	}
 }
 
-// logOther writes the access log's line of a call that is not a chat, or never became one.
+// logOther writes the access log's line of a call by which no model is asked, or of which it is not known yet.
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
 	g.tellRefused(c, err)

@@ -79,15 +79,21 @@ type taker[T any] interface {
 // admit turns a caller away whom no rule names, before anything of what it sends is read.
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
-// full turns a caller away who has no room for another request of its method, whatever else it asks for, before that is read:
-// else a caller could have others wait by the length of what is refused. It is recorded as what is refused later.
-func (g *Gateway) full(ctx context.Context, r *request) error {
-	err := g.meter.Full(r.caller, g.access().Naming(r.caller, r.method))
+// room turns a caller away whom no rule allows the method, or who has no room for another request of it, whatever else it asks
+// for, before that is read: else a caller could have others wait by the length of what is refused.
+func (g *Gateway) room(r *request) error {
+	grants, err := g.access().Naming(r.caller, r.method)
 	if err != nil {
-		_, o := g.observe(ctx, r)
-		o.end(err)
+		return err
 	}
-	return err
+	return g.meter.Full(r.caller, grants)
+}
+
+// unread records a request that went wrong before it was read, as what goes wrong later.
+func (g *Gateway) unread(ctx context.Context, r *request, err error) {
+	r.channel = channelOf(r.channel)
+	_, o := g.observe(ctx, r)
+	o.end(err)
 }
 
 // chat answers a request to have a conversation, or to go on with a text.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,6 +71,65 @@ func TestLetGo(t *testing.T) {
 				t.Errorf("chat() = %v, want %v", err, context.DeadlineExceeded)
 			}
 		})
+	}
+}
+
+// TestEndlessHeader reads no more of a header than it may have, however short its lines are.
+func TestEndlessHeader(t *testing.T) {
+	l, listener := listening(t)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		for err == nil {
+			_, err = io.WriteString(conn, "A: b\r\n")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, _, err := l.ask(ctx, http.MethodGet, "/health", nil); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("ask() = %v, want %v", err, io.ErrUnexpectedEOF)
+	}
+}
+
+// TestReached has a connection closed before a request goes out: on one that was kept nothing can have been seen of it, and it
+// is sent anew; on a new one llama-server may have ended by it.
+func TestReached(t *testing.T) {
+	for _, used := range []bool{false, true} {
+		l, listener := listening(t)
+		closed := make(chan struct{})
+		go func() {
+			for first := true; ; first = false {
+				conn, err := listener.Accept()
+				switch {
+				case err != nil:
+					return
+				case first:
+					conn.Close()
+					close(closed)
+				default:
+					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			}
+		}()
+		c, err := l.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.release()
+		<-closed
+		l.idle.keep(c)
+		c.used = used
+		c, reached, err := l.ask(t.Context(), http.MethodGet, "/health", nil)
+		if (err == nil) != used || !reached || !used && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("ask() on a connection that was closed, and used before: %t, = reached %t, %v", used, reached, err)
+		}
+		if err == nil {
+			c.drop()
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ type Program struct {
 	// Flags adds to those that every program has. nil: nothing.
 	Flags func(*flag.FlagSet)
 
-	// Check looks at what the flags came to, at the arguments behind them and at the environment. nil: at nothing.
+	// Check looks at what the flags came to, at the arguments behind them and at the environment. nil: there are no arguments.
 	Check func(args []string) error
 
 	// Commands are what it does instead of measuring if its first argument is such a name: it starts itself so.
@@ -76,6 +76,8 @@ func (p Program) parse(job *Job, args []string) error {
 	var errOwn, errRounds error
 	if p.Check != nil {
 		errOwn = p.Check(flags.Args())
+	} else if flags.NArg() > 0 {
+		errOwn = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	job.Rounds, errRounds = rounds()
 	return errors.Join(errOwn, errRounds)

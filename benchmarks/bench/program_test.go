@@ -119,8 +119,12 @@ func TestProgramNeedsLittle(t *testing.T) {
 	t.Setenv("ROUNDS", "")
 	measured := false
 	p := bench.Program{Name: "sample", Measure: func(context.Context, *bench.Job) error { measured = true; return nil }}
-	if err := p.Run(t.Context(), []string{"argument"}, io.Discard, io.Discard); err != nil || !measured {
+	if err := p.Run(t.Context(), nil, io.Discard, io.Discard); err != nil || !measured {
 		t.Errorf("Run() = %v, measured %v, want it done", err, measured)
+	}
+	measured = false
+	if err := p.Run(t.Context(), []string{"argument"}, io.Discard, io.Discard); err == nil || measured {
+		t.Errorf("Run(argument) = %v, measured %v, want an error: it has no use for one", err, measured)
 	}
 }
 

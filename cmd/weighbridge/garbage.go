@@ -11,7 +11,7 @@ import (
 // memory: 10,000 take some 380 MiB by gcPercent, and 450 by Go's own 100. What little others use would be marked for a few
 // megabytes of garbage each time, which takes as long as an eighth of all that is done for requests: so gcRoom is left in any case.
 const (
-	gcPercent = 20       // of the memory in use
+	gcPercent = 15       // of the memory in use
 	gcRoom    = 32 << 20 // bytes
 )
 

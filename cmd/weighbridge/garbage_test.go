@@ -11,7 +11,7 @@ import (
 
 func TestPercentOf(t *testing.T) {
 	for live, want := range map[uint64]int{
-		0: 3200, 1 << 20: 3200, 16 << 20: 200, 32 << 20: 100, 100 << 20: 32, 200 << 20: gcPercent, math.MaxUint64: gcPercent,
+		0: 3200, 1 << 20: 3200, 16 << 20: 200, 32 << 20: 100, 100 << 20: 32, 200 << 20: 16, 300 << 20: gcPercent, math.MaxUint64: gcPercent,
 	} {
 		if got := percentOf(live); got != want {
 			t.Errorf("percentOf(%d) = %d, want %d", live, got, want)

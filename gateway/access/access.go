@@ -154,9 +154,9 @@ func (p *Policy) Knows(caller spiffeid.ID) error {
 	return fmt.Errorf("caller %s: %w: no rule names it", caller, ErrDenied)
 }
 
-// Naming returns the rules that name the caller and the method, whatever the channel and the condition. Those that allow
-// such an act are among them.
-func (p *Policy) Naming(caller spiffeid.ID, method string) []Grant {
+// Naming returns the rules that name the caller and the method, whatever the channel and the condition, or an error wrapping
+// [ErrDenied] if there are none. Those that allow such an act are among them.
+func (p *Policy) Naming(caller spiffeid.ID, method string) ([]Grant, error) {
 	var grants []Grant
 	if p != nil {
 		for _, r := range p.rules {
@@ -165,7 +165,10 @@ func (p *Policy) Naming(caller spiffeid.ID, method string) []Grant {
 			}
 		}
 	}
-	return grants
+	if len(grants) == 0 {
+		return nil, fmt.Errorf("caller %s: %w: no rule for %s on any channel", caller, ErrDenied, method)
+	}
+	return grants, nil
 }
 
 // A Verdict is what one rule says of an act.
