@@ -144,7 +144,7 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyl
 	c := asked.call
 	asked.api = api.name()
 	var req *request
-	err := g.room(asked)
+	err := g.hasRoom(asked)
 	if err == nil {
 		c.receipt, err = g.draft(c, r.Header.Values(headerReceipt))
 	}

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// A ledger holds the requests that were answered until they are recorded, in the access log and in the metrics: together, soon
+// A ledger holds the requests that have ended until they are recorded, in the access log and in the metrics: together, soon
 // after. Where requests come one by one the processor has forgotten each time how that is done, and to read it up again takes
-// longer than to do it. What went wrong is recorded at once, and all before it.
+// longer than to do it; where one caller asks for far too much, all that is spent on what it is refused others wait for. What
+// else went wrong is recorded at once, and all before it.
 type ledger struct {
 	mu      sync.Mutex
 	pending []*observation // in the order in which they ended
@@ -19,7 +20,7 @@ type ledger struct {
 func (l *ledger) add(o *observation) {
 	l.mu.Lock()
 	l.pending = append(l.pending, o)
-	first, now := len(l.pending) == 1, o.err != nil || len(l.pending) >= maxUnrecorded
+	first, now := len(l.pending) == 1, o.err != nil && !tooMuch(o.err) || len(l.pending) >= maxUnrecorded
 	l.mu.Unlock()
 	switch {
 	case now:

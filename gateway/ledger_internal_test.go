@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weighbridge/weighbridge/backends"
+	"github.com/weighbridge/weighbridge/gateway/access"
 )
 
 // newBook returns a gateway that can do no more than to record, and its log.
@@ -52,7 +54,7 @@ func TestLedger(t *testing.T) {
 		g, log := newBook(t)
 		begun := time.Now()
 		g.ended(t, "a", nil)
-		g.ended(t, "b", nil)
+		g.ended(t, "b", fmt.Errorf("too much: %w", &access.LimitError{Limit: "rate"}))
 		if got := g.ids(log); got != "" {
 			t.Errorf("recorded %q at once", got)
 		}

@@ -75,6 +75,11 @@ func room(err error) time.Duration {
 	return 0
 }
 
+// tooMuch reports whether a request was refused for that.
+func tooMuch(err error) bool {
+	return errors.As(err, new(*access.LimitError)) || errors.As(err, new(*fair.RefusedError))
+}
+
 // seconds are whole ones, of which the last may not be full.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 

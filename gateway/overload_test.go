@@ -161,6 +161,7 @@ func TestLimitsBeforeReading(t *testing.T) {
 	if n := anew.Load(); n > 0 {
 		t.Errorf("%d connections were made anew, want none", n)
 	}
+	d.stop() // until all is recorded
 	if text := d.metricsText(); !strings.Contains(text, `weighbridge_requests_refused_total{limit="rate",rule="0"} 3`) {
 		t.Errorf("metrics lack the refusals:\n%s", text)
 	}

@@ -79,9 +79,9 @@ type taker[T any] interface {
 // admit turns a caller away whom no rule names, before anything of what it sends is read.
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
-// room turns a caller away whom no rule allows the method, or who has no room for another request of it, whatever else it asks
+// hasRoom turns a caller away whom no rule allows the method, or who has no room for another request of it, whatever else it asks
 // for, before that is read: else a caller could have others wait by the length of what is refused.
-func (g *Gateway) room(r *request) error {
+func (g *Gateway) hasRoom(r *request) error {
 	grants, err := g.access().Naming(r.caller, r.method)
 	if err != nil {
 		return err

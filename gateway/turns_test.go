@@ -44,9 +44,10 @@ func TestTurns(t *testing.T) {
 	}
 	send("quiet", "/apps/quiet")
 	eventually(t, "the second wait", func() bool { return slow.turns.Waiting() == 2 })
-	if text := d.metricsText(); !underWay(3, 2).MatchString(text) || !strings.Contains(text, `weighbridge_requests_refused_total{limit="turns",rule=""} 1`) {
-		t.Errorf("metrics lack those that are answered, those that wait, or the refusal:\n%s", text)
-	}
+	eventually(t, "metrics of those that are answered, those that wait, and the refusal", func() bool {
+		text := d.metricsText()
+		return underWay(3, 2).MatchString(text) && strings.Contains(text, `weighbridge_requests_refused_total{limit="turns",rule=""} 1`)
+	})
 	for _, want := range []string{"loud 1", "quiet", "loud 2"} {
 		<-slow.entered
 		if got := <-done; got != want {
