@@ -32,6 +32,7 @@ const (
 	maxPredicted = 1e9 // milliseconds that an answer may be said to have taken
 
 	maxHeader = 64 << 10 // bytes of the header of an answer
+	maxLine   = 4 << 10  // bytes of one line of it
 	maxEvent  = 1 << 20  // bytes of one line of a streamed answer: one token's text, or the usage
 	maxWhole  = 32 << 20 // bytes of an answer that comes at once
 	maxError  = 64 << 10 // bytes of an answer that is an error

@@ -33,7 +33,7 @@ var responses = []struct {
 	{"chunk cut off", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}", 200, "{}", false, nil, io.ErrUnexpectedEOF},
 	{"header cut off", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", 0, "", false, io.ErrUnexpectedEOF, nil},
 	{"nothing", "", 0, "", false, io.ErrUnexpectedEOF, nil},
-	{"line too long", "HTTP/1.1 200 OK\r\nServer: " + strings.Repeat("a", 5000) + "\r\n\r\n", 0, "", false, bufio.ErrBufferFull, nil},
+	{"line too long", "HTTP/1.1 200 OK\r\nServer: " + strings.Repeat("a", maxLine) + "\r\n\r\n", 0, "", false, bufio.ErrBufferFull, nil},
 	{"other version", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
 	{"no version", "200 OK\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
 	{"no byte of a name", "HTTP/1.1 200 OK\r\nContent-Length\x00: 2\r\nContent-Length: 2\r\n\r\n{}", 0, "", false, errNotHTTP, nil},
@@ -57,7 +57,7 @@ var responses = []struct {
 func TestReadResponse(t *testing.T) {
 	for _, tt := range responses {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := readResponse(bufio.NewReader(strings.NewReader(tt.text)))
+			got, err := readResponse(bufio.NewReaderSize(strings.NewReader(tt.text), maxLine))
 			if !errors.Is(err, tt.err) || err != nil {
 				if !errors.Is(err, tt.err) {
 					t.Errorf("readResponse() = %v, want %v", err, tt.err)

@@ -42,7 +42,7 @@ func (l *launch) connect(ctx context.Context) (*conn, error) {
 		}
 		raw = nonblock.Conn(raw)
 		c = &conn{Conn: raw, header: &io.LimitedReader{R: raw}}
-		c.asks, c.answers = bufio.NewWriter(raw), bufio.NewReader(c.header)
+		c.asks, c.answers = bufio.NewWriter(raw), bufio.NewReaderSize(c.header, maxLine)
 	}
 	c.release = context.AfterFunc(ctx, c.giveUp)
 	return c, nil
