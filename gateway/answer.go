@@ -141,6 +141,7 @@ func (g *Gateway) counted(api errorStyle, decode func(io.Reader) (*request, erro
 
 // received reads a request, of which so much is known by its path, and has it answered unless it can't be read.
 func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyle, asked *request, decode func(io.Reader) (*request, error), answer func(http.ResponseWriter, answerHTTP) error) {
+	begun := time.Now()
 	c := asked.call
 	asked.api = api.name()
 	var req *request
@@ -155,7 +156,7 @@ func (g *Gateway) received(w http.ResponseWriter, r *http.Request, api errorStyl
 		})
 	}
 	if err != nil {
-		g.unread(r.Context(), asked, err)
+		g.unread(r.Context(), begun, asked, err)
 		writeError(w, api, err)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc"
@@ -96,7 +97,7 @@ func (s *inference) ListModels(ctx context.Context, in *pb.ListModelsRequest) (*
 // answered has a request answered that could be decoded, and records one that could not.
 func (g *Gateway) answered(ctx context.Context, r *request, decoding error, ask func() error) error {
 	if decoding != nil {
-		g.unread(ctx, r, decoding)
+		g.unread(ctx, time.Now(), r, decoding)
 		return toGRPC(decoding)
 	}
 	return toGRPC(ask())

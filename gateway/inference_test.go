@@ -159,6 +159,7 @@ func TestGRPCToolsRefused(t *testing.T) {
 	ch.limits.Tools = []string{"weather"}
 	d := open(t, map[string]*channel{"chat": ch})
 	conn := d.conn("/apps/demo")
+	refused := 0
 	for _, tt := range []struct {
 		want   string // "" for an answer
 		change func(*pb.ChatRequest)
@@ -189,9 +190,14 @@ func TestGRPCToolsRefused(t *testing.T) {
 		if tt.want == "" && err == nil {
 			continue
 		}
+		refused++
 		if s := status.Convert(err); tt.want == "" || s.Code() != codes.InvalidArgument || !strings.HasPrefix(s.Message(), tt.want) {
 			t.Errorf("Chat = %v, want %q", err, tt.want)
 		}
+	}
+	d.stop()
+	if n := strings.Count(d.log.String(), `"outcome":"invalid_argument"`); n != refused {
+		t.Errorf("%d of %d refusals are in the log:\n%s", n, refused, d.log)
 	}
 }
 

@@ -5,10 +5,17 @@ import (
 	"time"
 )
 
+const (
+	// recordedWithin is how long after its end a request is recorded that was answered, or was too much.
+	recordedWithin = 250 * time.Millisecond
+	// maxUnrecorded is how many may wait for that; who ends the next waits until they are.
+	maxUnrecorded = 64
+)
+
 // A ledger holds the requests that have ended until they are recorded, in the access log and in the metrics: together, soon
-// after. Where requests come one by one the processor has forgotten each time how that is done, and to read it up again takes
-// longer than to do it; where one caller asks for far too much, all that is spent on what it is refused others wait for. What
-// else went wrong is recorded at once, and all before it.
+// after. Where requests come one by one the processor's caches have lost that code each time, and to fetch it again takes longer
+// than to run it; where one caller asks for far too much, others wait for all that is spent on what it is refused. What else
+// went wrong is recorded at once, and all before it.
 type ledger struct {
 	mu      sync.Mutex
 	pending []*observation // in the order in which they ended

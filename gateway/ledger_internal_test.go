@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,12 +29,10 @@ func newBook(t *testing.T) (*Gateway, *bytes.Buffer) {
 }
 
 // ended ends a request that is known by its id.
-func (g *Gateway) ended(t *testing.T, id string, err error) *request {
+func (g *Gateway) ended(t *testing.T, id string, err error) {
 	t.Helper()
-	r := &request{call: call{id: id}, prompt: "secret", messages: []backends.Message{{Content: "secret"}}}
-	_, o := g.observe(t.Context(), r)
+	_, o := g.observe(t.Context(), &request{call: call{id: id}})
 	o.end(err)
-	return r
 }
 
 // ids are those of the lines in a log, in their order.
@@ -108,9 +107,52 @@ func TestLedgerIsBounded(t *testing.T) {
 	})
 }
 
+// TestLedgerOrder has a log that is behind: nobody else may record meanwhile.
+func TestLedgerOrder(t *testing.T) {
+	g, _ := newBook(t)
+	log := &behind{writing: make(chan struct{}), free: make(chan struct{})}
+	g.log = slog.New(slog.NewJSONHandler(log, nil))
+	var work sync.WaitGroup
+	work.Go(func() { g.ended(t, "a", errors.New("no")) })
+	<-log.writing
+	if g.ledger.recording.TryLock() {
+		t.Error("what ends now would be recorded before what is being recorded")
+	}
+	close(log.free)
+	work.Wait()
+}
+
+// behind is a log that takes nothing until it is free.
+type behind struct{ writing, free chan struct{} }
+
+func (b *behind) Write(line []byte) (int, error) {
+	close(b.writing)
+	<-b.free
+	return len(line), nil
+}
+
 func TestLedgerKeepsNoConversation(t *testing.T) {
 	g, _ := newBook(t)
-	if r := g.ended(t, "a", nil); r.prompt != "" || r.messages != nil {
-		t.Errorf("what waits to be recorded still holds %q and %v", r.prompt, r.messages)
+	r := &request{
+		messages: []backends.Message{{Content: "secret"}}, places: []string{"secret"}, prompt: "secret", inputs: []string{"secret"},
+		tools: []backends.Tool{{Name: "secret"}}, stop: []string{"secret"},
 	}
+	_, o := g.observe(t.Context(), r)
+	o.end(nil)
+	if text := fmt.Sprintf("%+v", r); strings.Contains(text, "secret") {
+		t.Errorf("what waits to be recorded still holds %s", text)
+	}
+}
+
+// TestUnread has a body come for a second before it turns out that it can't be read.
+func TestUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, log := newBook(t)
+		begun := time.Now()
+		time.Sleep(time.Second)
+		g.unread(t.Context(), begun, &request{channel: "a caller's\ntext"}, errors.New("no JSON"))
+		if text := log.String(); !strings.Contains(text, `"channel":"","stream":false,"duration":1000000000`) {
+			t.Errorf("the log lacks how long it took, or has what its caller wrote: %s", text)
+		}
+	})
 }

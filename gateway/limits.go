@@ -29,11 +29,6 @@ const (
 	// slowLimit is how long a caller may take for a part of an answer before others get its turn at the runtime.
 	slowLimit = time.Second
 
-	// recordedWithin is how long after its end a request is in the log and in the metrics that was answered, or was too much;
-	// maxUnrecorded bounds how many are not.
-	recordedWithin = 250 * time.Millisecond
-	maxUnrecorded  = 64
-
 	// DefaultInFlight bounds the requests that are answered at once, over all callers. One caller alone may have half.
 	DefaultInFlight = 512
 	// maxStreams bounds the concurrent requests of one connection.

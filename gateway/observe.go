@@ -184,6 +184,7 @@ type observation struct {
 	runtime      time.Duration // that its runtime took
 	chunks       int64
 	unseen       int64 // tokens that an answer may have which comes whole
+	unread       bool  // how long it took was up to its caller
 }
 
 func (g *Gateway) observe(ctx context.Context, r *request) (context.Context, *observation) {
@@ -305,7 +306,9 @@ func (o *observation) record() {
 	}
 	m.crowded(ctx, o.err)
 	m.duration.Record(ctx, o.ended.Sub(o.start).Seconds(), of.all...)
-	m.overhead.Record(ctx, (o.ended.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
+	if !o.unread {
+		m.overhead.Record(ctx, (o.ended.Sub(o.start) - o.wait - o.runtime).Seconds(), of.all...)
+	}
 	o.log(ctx, out)
 }
 
@@ -364,7 +367,7 @@ func (g *Gateway) tellRefused(c call, err error) {
 	}
 }
 
-// logOther writes the access log's line of a call by which no model is asked, or of which it is not known yet.
+// logOther writes the access log's line of a call that asks no model, or was refused before that was known.
 func (g *Gateway) logOther(ctx context.Context, c call, method string, err error) {
 	out := outcomeOf(err)
 	g.tellRefused(c, err)

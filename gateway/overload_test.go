@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -234,7 +235,10 @@ func TestLimitsBeforeReadingByMethod(t *testing.T) {
 func TestMethodBeforeReading(t *testing.T) {
 	listing := apps(access.Limits{})
 	listing.Methods, listing.Limits = []string{"models", "embed"}, nil
-	d := open(t, map[string]*channel{"chat": hello()}, rulebook(t, listing).use)
+	var refused []string
+	d := open(t, map[string]*channel{"chat": hello()}, rulebook(t, listing).use, func(c *gateway.Config) {
+		c.Refused = func(caller string) { refused = append(refused, caller) }
+	})
 	client := d.client("/apps/demo")
 	for _, tt := range []struct {
 		path   string
@@ -252,6 +256,13 @@ func TestMethodBeforeReading(t *testing.T) {
 		if want := "gen_ai_server_request_duration_seconds_count{" + tt.label; strings.Count(d.metricsText(), want) != 1 {
 			t.Errorf("metrics lack %s:\n%s", want, d.metricsText())
 		}
+	}
+	d.stop()
+	if caller := "spiffe://" + domain + "/apps/demo"; !slices.Equal(refused, []string{caller, caller, caller}) {
+		t.Errorf("refused were %q, want %s for each request that no rule allows", refused, caller)
+	}
+	if text := d.metricsText(); strings.Contains(text, "weighbridge_request_overhead_seconds_count") {
+		t.Errorf("the gateway is said to have taken what callers took to send:\n%s", text)
 	}
 }
 

@@ -80,7 +80,7 @@ type taker[T any] interface {
 func (g *Gateway) admit(c call) error { return g.access().Knows(c.caller) }
 
 // hasRoom turns a caller away whom no rule allows the method, or who has no room for another request of it, whatever else it asks
-// for, before that is read: else a caller could have others wait by the length of what is refused.
+// for: over HTTP before that is read, else a caller could have others wait by the length of what is refused.
 func (g *Gateway) hasRoom(r *request) error {
 	grants, err := g.access().Naming(r.caller, r.method)
 	if err != nil {
@@ -89,10 +89,11 @@ func (g *Gateway) hasRoom(r *request) error {
 	return g.meter.Full(r.caller, grants)
 }
 
-// unread records a request that went wrong before it was read, as what goes wrong later.
-func (g *Gateway) unread(ctx context.Context, r *request, err error) {
+// unread records a request that came at that time and went wrong before it was read, as what goes wrong later.
+func (g *Gateway) unread(ctx context.Context, begun time.Time, r *request, err error) {
 	r.channel = channelOf(r.channel)
 	_, o := g.observe(ctx, r)
+	o.start, o.unread = begun, true
 	o.end(err)
 }
 

@@ -74,6 +74,35 @@ func TestLetGo(t *testing.T) {
 	}
 }
 
+// TestLeaves has a caller leave a llama-server that then closes the connection, as it does: it is told at once.
+func TestLeaves(t *testing.T) {
+	l, listener := listening(t)
+	asked := make(chan struct{})
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = conn.Read(make([]byte, 1))
+		close(asked)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var left time.Time
+	go func() {
+		<-asked
+		left = time.Now()
+		cancel()
+	}()
+	req := backends.ChatRequest{Messages: []backends.Message{{Role: "user", Content: "hi"}}, Whole: true}
+	err := l.chat(ctx, req, func(backends.Chunk) error { return nil })
+	if took := time.Since(left); !errors.Is(err, context.Canceled) || took > letGo/2 {
+		t.Errorf("chat() = %v %s after the caller left, want %v at once", err, took, context.Canceled)
+	}
+}
+
 // TestEndlessHeader reads no more of a header than it may have, however short its lines are.
 func TestEndlessHeader(t *testing.T) {
 	l, listener := listening(t)

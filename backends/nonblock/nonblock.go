@@ -1,12 +1,13 @@
 // Package nonblock reads and writes sockets without telling the scheduler.
 //
-// The one rule: only a system call that cannot block is made so. Around each of its own the runtime of Go lets others have the
-// processor in case the call takes long, and wakes the thread that watches for that whenever everything was idle before: to
-// wake it, and to have it look around every 20 microseconds until everything is idle again, takes a fifth of the processor time
-// of a small request. What a socket has, or has room for, is there at once; waiting is done by the poller, as ever.
+// The one rule: only a small call that does not wait is made so. Around each of its own the runtime of Go lets others have the
+// processor in case the call takes long, and wakes the thread that watches for that, sysmon, if everything was idle before: to
+// wake it, and to have it look around every 20 microseconds at first, takes a fifth of the processor time of a small request.
+// What a socket has, or has room for, is there at once; waiting is done by the poller, as ever.
 //
-// Nothing is lost but that a goroutine which has computed for long, and has done nothing else that wakes that thread, is asked
-// to make room a little later.
+// What is lost: while sysmon sleeps, which it does until the next timer that was set when everything went idle, or for a minute,
+// no goroutine that computes is asked to make room, and the network is not looked at while all processors compute. Whoever
+// moves little computes little over it, and much is moved by calls as ever, which wake sysmon.
 package nonblock
 
 import (
@@ -16,6 +17,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // Listener returns a listener whose connections are those of l, read and written so.
@@ -31,10 +33,19 @@ func (l listener) Accept() (net.Conn, error) {
 	return Conn(c), nil
 }
 
-// Conn returns a connection that is c, read and written so. One that is no socket is returned as it is.
+// Conn returns a connection that is c, read and written so. One that is no stream socket of package net itself is returned as it
+// is: it may have read ahead.
 func Conn(c net.Conn) net.Conn {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
+	var socket syscall.Conn
+	switch of := c.(type) {
+	case *net.TCPConn:
+		socket = of
+	case *net.UnixConn:
+		if of.LocalAddr().Network() != "unix" { // of datagrams, or packets
+			return c
+		}
+		socket = of
+	default:
 		return c
 	}
 	raw, err := socket.SyscallConn()
@@ -56,7 +67,7 @@ type conn struct {
 
 // A direction is what is read, or written, at the moment.
 type direction struct {
-	mu   sync.Mutex // by whom
+	mu   sync.Mutex // one call at a time
 	data []byte
 	done int           // bytes of data
 	err  syscall.Errno // of the system call; 0: none
@@ -85,7 +96,7 @@ func (d *direction) attempt(call func(fd uintptr, data []byte) (int, syscall.Err
 // Read reads what is there, and waits for something first.
 func (c *conn) Read(data []byte) (int, error) {
 	if len(data) == 0 {
-		return 0, nil
+		return c.Conn.Read(data)
 	}
 	d := &c.reads
 	d.mu.Lock()
@@ -96,7 +107,7 @@ func (c *conn) Read(data []byte) (int, error) {
 		return 0, c.failed("read", err)
 	}
 	if d.err != 0 {
-		return 0, c.failed("read", os.NewSyscallError("recvfrom", d.err))
+		return 0, c.failed("read", os.NewSyscallError("read", d.err))
 	}
 	if d.done == 0 {
 		return 0, io.EOF
@@ -116,7 +127,7 @@ func (c *conn) Write(data []byte) (int, error) {
 			return d.done, c.failed("write", err)
 		}
 		if d.err != 0 {
-			return d.done, c.failed("write", os.NewSyscallError("sendto", d.err))
+			return d.done, c.failed("write", os.NewSyscallError("write", d.err))
 		}
 		if d.done == len(data) {
 			return d.done, nil
@@ -147,4 +158,33 @@ func (c *conn) CloseWrite() error {
 		return errors.ErrUnsupported
 	}
 	return half.CloseWrite()
+}
+
+// recv and send make the calls of their names, see recv(2) and send(2), which end at once also where a socket was made to
+// block. A socket whose other end is closed is an error, and no signal.
+
+func recv(fd uintptr, data []byte) (int, syscall.Errno) {
+	if len(data) > small {
+		return numbered(syscall.Read(int(fd), data))
+	}
+	return call(syscall.SYS_RECVFROM, fd, data, syscall.MSG_DONTWAIT)
+}
+
+func send(fd uintptr, data []byte) (int, syscall.Errno) {
+	if len(data) > small {
+		return numbered(syscall.Write(int(fd), data))
+	}
+	return call(syscall.SYS_SENDTO, fd, data, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+}
+
+func call(number, fd uintptr, data []byte, flags uintptr) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)), flags, 0, 0)
+	return int(n), errno // n is of no meaning with an error
+}
+
+// numbered is what package syscall's own calls return.
+func numbered(n int, err error) (int, syscall.Errno) {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	return n, errno
 }

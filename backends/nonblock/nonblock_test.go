@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func on(t *testing.T, test func(t *testing.T, ours, theirs net.Conn)) {
 	}
 }
 
-// TestThrough sends more both ways than sockets hold, while the other end is late.
+// TestThrough sends more both ways than sockets hold.
 func TestThrough(t *testing.T) {
 	on(t, func(t *testing.T, ours, theirs net.Conn) {
 		sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
@@ -70,13 +71,76 @@ func TestThrough(t *testing.T) {
 				}
 			})
 			work.Go(func() {
-				time.Sleep(20 * time.Millisecond)
 				if got, err := io.ReadAll(way.to); !bytes.Equal(got, sent) || err != nil {
 					t.Errorf("read %d bytes, %v, want the %d that were sent", len(got), err, len(sent))
 				}
 			})
 		}
 		work.Wait()
+	})
+}
+
+// TestWriters has several write at once, on whose messages nobody breaks in, in small calls and in others.
+func TestWriters(t *testing.T) {
+	for _, size := range []int{1000, 100_000} {
+		on(t, func(t *testing.T, ours, theirs net.Conn) {
+			const each = 50
+			var work sync.WaitGroup
+			for _, letter := range []byte("abcd") {
+				work.Go(func() {
+					for range each {
+						if n, err := ours.Write(bytes.Repeat([]byte{letter}, size)); n != size || err != nil {
+							t.Errorf("Write() = %d, %v, want %d", n, err, size)
+						}
+					}
+				})
+			}
+			message := make([]byte, size)
+			for range 4 * each {
+				if _, err := io.ReadFull(theirs, message); err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Count(message, message[:1]) != size {
+					t.Fatalf("a message of %q has others in it", message[:1])
+				}
+			}
+			work.Wait()
+		})
+	}
+}
+
+// TestReaders has several read at once, which each gets bytes of its own.
+func TestReaders(t *testing.T) {
+	on(t, func(t *testing.T, ours, theirs net.Conn) {
+		const all = 20_000
+		var work sync.WaitGroup
+		var seen [256]atomic.Int32
+		for range 4 {
+			work.Go(func() {
+				some := make([]byte, 16)
+				for {
+					n, err := ours.Read(some)
+					for _, b := range some[:n] {
+						seen[b].Add(1)
+					}
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+		for i := range all {
+			if _, err := theirs.Write([]byte{byte(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		theirs.Close()
+		work.Wait()
+		for b := range seen {
+			if got, want := seen[b].Load(), int32((all-b+255)/256); got != want {
+				t.Fatalf("byte %d was read %d times, want %d", b, got, want)
+			}
+		}
 	})
 }
 
@@ -145,7 +209,7 @@ func TestPart(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	on(t, func(t *testing.T, ours, _ net.Conn) {
+	on(t, func(t *testing.T, ours, theirs net.Conn) {
 		var work sync.WaitGroup
 		work.Go(func() {
 			_, err := ours.Read(make([]byte, 1))
@@ -155,17 +219,21 @@ func TestClose(t *testing.T) {
 			_, err := ours.Write(make([]byte, 64<<20))
 			checkFailed(t, err, "write", net.ErrClosed)
 		})
-		time.Sleep(20 * time.Millisecond)
+		if _, err := io.ReadFull(theirs, make([]byte, 1)); err != nil { // it is being written
+			t.Fatal(err)
+		}
 		if err := ours.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
 		work.Wait()
-		_, err := ours.Read(make([]byte, 1))
-		checkFailed(t, err, "read", net.ErrClosed)
+		for _, data := range [][]byte{nil, make([]byte, 1)} {
+			_, err := ours.Read(data)
+			checkFailed(t, err, "read", net.ErrClosed)
+		}
 	})
 }
 
-// TestGone writes to what nobody reads any more. That is an error, and no signal, which would end this program.
+// TestGone writes to what nobody reads any more.
 func TestGone(t *testing.T) {
 	on(t, func(t *testing.T, ours, theirs net.Conn) {
 		theirs.Close()
@@ -173,11 +241,10 @@ func TestGone(t *testing.T) {
 			t.Errorf("Read() = %d, %v, want EOF", n, err)
 		}
 		var err error
-		for range 10 { // the first may still be taken
-			if _, err = ours.Write(make([]byte, 64<<10)); err != nil {
+		for range 100 { // the first may still be taken
+			if _, err = ours.Write(make([]byte, 1<<10)); err != nil {
 				break
 			}
-			time.Sleep(time.Millisecond)
 		}
 		var errno syscall.Errno
 		if !errors.As(err, &errno) || errno != syscall.EPIPE && errno != syscall.ECONNRESET {
@@ -187,13 +254,29 @@ func TestGone(t *testing.T) {
 	})
 }
 
-// TestNoSocket leaves alone what is none.
-func TestNoSocket(t *testing.T) {
-	ours, theirs := net.Pipe()
-	defer ours.Close()
+// ahead is a connection that has read ahead, as one does that looks at what comes first.
+type ahead struct{ *net.TCPConn }
+
+// TestOther leaves alone what is no stream socket, and what is more than one.
+func TestOther(t *testing.T) {
+	pipe, theirs := net.Pipe()
+	defer pipe.Close()
 	defer theirs.Close()
-	if got := nonblock.Conn(ours); got != ours {
-		t.Errorf("Conn(pipe) = %T, want it as it is", got)
+	datagrams, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	packets, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	ours, _ := pair(t, "tcp")
+	for _, c := range []net.Conn{pipe, datagrams, packets, ahead{ours.(*net.TCPConn)}} {
+		if got := nonblock.Conn(c); got != c {
+			t.Errorf("Conn(%T) = %T, want it as it is", c, got)
+		}
 	}
 }
 
