@@ -40,7 +40,7 @@ func (w *world) report(ctx context.Context, r *bench.Result) *bench.Report {
 		Command: r.Command("make bench-fair"),
 		Facts: append(w.Facts(ctx),
 			bench.Fact{Name: "llama-server's options", Value: strings.Join(w.PlainArgs("mmap", "MODEL", "KEY"), " ")},
-			bench.Fact{Name: "quiet caller", Value: fmt.Sprintf("%d requests a second for %d tokens each, due at even intervals over %d connections with mTLS that stay open, for %s a round", quietRate, tokens, connections, measured)},
+			bench.Fact{Name: "quiet caller", Value: fmt.Sprintf("%d requests a second for %d tokens each, due at random times, one in each interval, over %d connections with mTLS that stay open, for %s a round", quietRate, tokens, connections, measured)},
 			bench.Fact{Name: "loud callers", Value: "two with SPIFFE IDs of their own, one of them at a time: a process of the lowest priority on one core that writes the same bytes again and again on connections with mTLS that stay open; what it takes of that core is its client's share"},
 			bench.Fact{Name: rateOnce, Value: fmt.Sprintf("beside the one that is limited to %d requests a second, and sends so many for %d tokens each", loudRate, tokens)},
 			bench.Fact{Name: rateOver, Value: fmt.Sprintf("the same, and it sends %d a second over %d connections", loudRate*times, ratedConnections)},

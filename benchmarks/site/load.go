@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -42,8 +43,7 @@ type Load struct {
 	samples []Sample
 }
 
-// StartLoad has every caller ask at even intervals, one after the other. A caller does not wait for its answers before
-// it asks again.
+// StartLoad has every caller ask once in each of its intervals. A caller does not wait for its answers before it asks again.
 func StartLoad(c LoadConfig) *Load {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Load{Begun: time.Now(), cfg: c, stop: stop}
@@ -66,9 +66,12 @@ func StartLoad(c LoadConfig) *Load {
 	return l
 }
 
-// dueAfter says when, after the beginning, a caller's turn is.
+// dueAfter says when, after the beginning, a caller's turn is: at any time within its interval, but at the same in each run. At
+// even intervals it would meet what others do at even intervals always, or never.
 func (c LoadConfig) dueAfter(caller, turn int) time.Duration {
-	return time.Duration(turn*len(c.Callers)+caller) * time.Second / time.Duration(c.Rate)
+	interval := time.Second / time.Duration(c.Rate)
+	within := rand.New(rand.NewPCG(uint64(caller), uint64(turn))).Int64N(int64(interval)) //nolint:gosec // it is no secret
+	return time.Duration(turn*len(c.Callers)+caller)*interval + time.Duration(within)
 }
 
 func (l *Load) add(s Sample) {

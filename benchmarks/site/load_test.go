@@ -19,10 +19,17 @@ func TestDueAfter(t *testing.T) {
 			all = append(all, c.dueAfter(caller, turn))
 		}
 	}
+	const interval = time.Second / 64
+	var within time.Duration
 	for i, due := range all {
-		if want := time.Duration(i) * time.Second / 64; due != want {
-			t.Fatalf("request %d is due after %v, want %v: even intervals", i, due, want)
+		late := due - time.Duration(i)*interval
+		if late < 0 || late >= interval {
+			t.Fatalf("request %d is due after %v, want it within its interval", i, due)
 		}
+		within += late
+	}
+	if mean := within / time.Duration(len(all)); mean < interval/4 || mean > interval*3/4 {
+		t.Errorf("requests are due %v after their interval has begun, at a mean, want half of %v", mean, interval)
 	}
 }
 

@@ -44,7 +44,7 @@ func (w *world) report(ctx context.Context, r *bench.Result) *bench.Report {
 		Title:   fmt.Sprintf("Latency while releases are swapped under %d requests a second", rate),
 		Command: r.Command("make bench-swap"),
 		Facts: append(w.Facts(ctx),
-			bench.Fact{Name: "load", Value: fmt.Sprintf("%d callers over HTTPS with SVIDs of their own, every other one streaming, all due at even intervals", callers)},
+			bench.Fact{Name: "load", Value: fmt.Sprintf("%d callers over HTTPS with SVIDs of their own, every other one streaming, all due at random times, one in each interval", callers)},
 			bench.Fact{Name: "models", Value: "3 MB each, no two alike, that answer with the name of their version"},
 			bench.Fact{Name: plain, Value: "llama-server " + strings.Join(w.PlainArgs("mmap", model, key), " ") + ", without load, until /health answers 200"},
 			bench.Fact{Name: before, Value: fmt.Sprintf("the gateway without a swap, for %s", quiet)},
