@@ -64,6 +64,16 @@ func TestNothingLeft(t *testing.T) {
 			<-waiting
 		}},
 	}
+	t.Run("the first read", func(t *testing.T) { // from which on go-fuse keeps what it splices by: a pipe, and /dev/null
+		dir := fusetest.Mount(t)
+		dir.Put("weights", fusetest.New(mib, fusetest.Offsets))
+		var l leaks
+		fd := l.open(t, dir.Path("weights"), unix.O_RDONLY|unix.O_DIRECT)
+		defer unix.Close(fd)
+		if _, err := pread(fd, aligned(t, mib), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			left := watch(t)
