@@ -36,31 +36,36 @@ func (l listener) Accept() (net.Conn, error) {
 // Conn returns a connection that is c, read and written so. One that is no stream socket of package net itself is returned as it
 // is: it may have read ahead.
 func Conn(c net.Conn) net.Conn {
-	var socket syscall.Conn
-	switch of := c.(type) {
+	var of socket
+	switch c := c.(type) {
 	case *net.TCPConn:
-		socket = of
+		of = c
 	case *net.UnixConn:
-		if of.LocalAddr().Network() != "unix" { // of datagrams, or packets
-			return c
-		}
-		socket = of
-	default:
+		of = c
+	}
+	if of == nil || of.LocalAddr().Network() == "unixgram" || of.LocalAddr().Network() == "unixpacket" {
 		return c
 	}
-	raw, err := socket.SyscallConn()
+	raw, err := of.SyscallConn()
 	if err != nil {
 		return c
 	}
-	s := &conn{Conn: c, raw: raw}
+	s := &conn{socket: of, raw: raw}
 	s.reads.try = s.reads.attempt(recv)
 	s.writes.try = s.writes.attempt(send)
 	return s
 }
 
+// A socket is what both of package net's stream sockets can do.
+type socket interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
 // A conn is a stream socket. Its methods may be called at once, as those of any net.Conn.
 type conn struct {
-	net.Conn
+	socket
 	raw           syscall.RawConn
 	reads, writes direction
 }
@@ -96,7 +101,7 @@ func (d *direction) attempt(call func(fd uintptr, data []byte) (int, syscall.Err
 // Read reads what is there, and waits for something first.
 func (c *conn) Read(data []byte) (int, error) {
 	if len(data) == 0 {
-		return c.Conn.Read(data)
+		return c.socket.Read(data)
 	}
 	d := &c.reads
 	d.mu.Lock()
@@ -146,18 +151,6 @@ func (c *conn) failed(op string, err error) error {
 		err = of.Err
 	}
 	return &net.OpError{Op: op, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
-}
-
-// SyscallConn returns the socket, for its options.
-func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
-
-// CloseWrite says that nothing more will come.
-func (c *conn) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return errors.ErrUnsupported
-	}
-	return half.CloseWrite()
 }
 
 // recv and send make the calls of their names, see recv(2) and send(2), which end at once also where a socket was made to
